@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::tensor::{ElementType, Tensor};
 
 pub mod fake;
+pub mod onnx;
 
 /// A future that owns all it needs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
