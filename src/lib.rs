@@ -7,4 +7,5 @@
 #![warn(missing_docs)]
 
 pub mod engine;
+pub mod protocol;
 pub mod tensor;

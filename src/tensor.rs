@@ -194,11 +194,7 @@ variants! {
 fn concatenate_rows<T: Clone>(parts: &[ArrayViewD<'_, T>]) -> Result<ArrayD<T>, TensorError> {
     let first = parts.first().ok_or(TensorError::Mismatch)?;
     let mut shape = first.shape().to_vec();
-    if shape.is_empty()
-        || parts
-            .iter()
-            .any(|part| part.shape().get(1..) != shape.get(1..))
-    {
+    if shape.is_empty() || parts.iter().any(|part| part.shape().get(1..) != shape.get(1..)) {
         return Err(TensorError::Mismatch);
     }
     shape[0] = parts.iter().map(|part| part.shape()[0]).sum();
@@ -226,10 +222,7 @@ impl Tensor {
     /// The memory that the elements take, in bytes. Strings count with their text.
     pub fn byte_size(&self) -> usize {
         match self {
-            Self::String(array) => array
-                .iter()
-                .map(|text| text.len() + size_of::<String>())
-                .sum(),
+            Self::String(array) => array.iter().map(|text| text.len() + size_of::<String>()).sum(),
             other => other.shape().iter().product::<usize>() * other.element_type().size(),
         }
     }
@@ -240,12 +233,8 @@ mod tests {
     use super::*;
 
     fn matrix(rows: usize, columns: usize, start: f32) -> Tensor {
-        let elements = (0..rows * columns)
-            .map(|index| start + index as f32)
-            .collect();
-        ArrayD::from_shape_vec(IxDyn(&[rows, columns]), elements)
-            .unwrap()
-            .into()
+        let elements = (0..rows * columns).map(|index| start + index as f32).collect();
+        ArrayD::from_shape_vec(IxDyn(&[rows, columns]), elements).unwrap().into()
     }
 
     #[test]
@@ -260,27 +249,14 @@ mod tests {
     #[test]
     fn different_types_and_shapes_do_not_mix() {
         let other_type = Tensor::zeros(ElementType::Int64, &[1, 3]);
-        assert_eq!(
-            Tensor::concatenate(&[&matrix(1, 3, 0.0), &other_type]),
-            Err(TensorError::Mismatch)
-        );
-        assert_eq!(
-            Tensor::concatenate(&[&matrix(1, 3, 0.0), &matrix(1, 2, 0.0)]),
-            Err(TensorError::Mismatch)
-        );
+        assert_eq!(Tensor::concatenate(&[&matrix(1, 3, 0.0), &other_type]), Err(TensorError::Mismatch));
+        assert_eq!(Tensor::concatenate(&[&matrix(1, 3, 0.0), &matrix(1, 2, 0.0)]), Err(TensorError::Mismatch));
         assert_eq!(Tensor::concatenate(&[]), Err(TensorError::Mismatch));
     }
 
     #[test]
     fn rows_beyond_the_end_are_an_error() {
-        assert_eq!(
-            matrix(2, 2, 0.0).rows(1, 3),
-            Err(TensorError::OutOfRange {
-                start: 1,
-                end: 3,
-                rows: 2
-            })
-        );
+        assert_eq!(matrix(2, 2, 0.0).rows(1, 3), Err(TensorError::OutOfRange { start: 1, end: 3, rows: 2 }));
     }
 
     #[test]

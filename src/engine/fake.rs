@@ -30,10 +30,7 @@ impl FakeEngine {
             shape: vec![None, Some(1)],
         };
         Self {
-            signature: Signature {
-                inputs: vec![value("x")],
-                outputs: vec![value("y")],
-            },
+            signature: Signature { inputs: vec![value("x")], outputs: vec![value("y")] },
             max_batch,
             concurrency,
             base,
@@ -45,10 +42,7 @@ impl FakeEngine {
 
     /// The sizes of the batches so far, in the order in which they began.
     pub fn batches(&self) -> Vec<usize> {
-        self.batches
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Batches under way.
@@ -72,10 +66,7 @@ impl Engine for FakeEngine {
 
     /// Fails the whole batch when an item's first element is NaN.
     fn run(&self, batch: Vec<Item>) -> BoxFuture<Result<Vec<Item>, EngineError>> {
-        self.batches
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(batch.len());
+        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(batch.len());
         let delay = self.base + self.per_item * u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let running = self.running.clone();
         running.fetch_add(1, Ordering::Relaxed);

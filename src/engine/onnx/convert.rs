@@ -34,25 +34,14 @@ fn element_type(element_type: TensorElementType) -> Option<ElementType> {
 /// A sentence that names the input or output, when it is no tensor or of a type that has no counterpart here.
 pub(super) fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
     let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-        return Err(format!(
-            "`{}` is a {}, not a tensor",
-            outlet.name(),
-            outlet.dtype()
-        ));
+        return Err(format!("`{}` is a {}, not a tensor", outlet.name(), outlet.dtype()));
     };
-    let element_type = element_type(*ty).ok_or_else(|| {
-        format!(
-            "`{}` has elements of the unsupported type {ty}",
-            outlet.name()
-        )
-    })?;
+    let element_type =
+        element_type(*ty).ok_or_else(|| format!("`{}` has elements of the unsupported type {ty}", outlet.name()))?;
     Ok(TensorSpec {
         name: outlet.name().to_owned(),
         element_type,
-        shape: shape
-            .iter()
-            .map(|&length| usize::try_from(length).ok())
-            .collect(),
+        shape: shape.iter().map(|&length| usize::try_from(length).ok()).collect(),
     })
 }
 
@@ -69,9 +58,7 @@ pub(super) fn input_value(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>>
             }
         };
     }
-    Ok(view!(
-        Float32, Float16, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool
-    ))
+    Ok(view!(Float32, Float16, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool))
 }
 
 /// A copy of an output value.
@@ -80,9 +67,7 @@ pub(super) fn output_tensor(value: &DynValue) -> ort::Result<Tensor> {
         return Err(ort::Error::new("an output is not a tensor"));
     };
     let Some(element_type) = element_type(*ty) else {
-        return Err(ort::Error::new(
-            "an output has elements of an unsupported type",
-        ));
+        return Err(ort::Error::new("an output has elements of an unsupported type"));
     };
     macro_rules! copy {
         ($($variant:ident),*) => {
@@ -92,9 +77,7 @@ pub(super) fn output_tensor(value: &DynValue) -> ort::Result<Tensor> {
             }
         };
     }
-    Ok(copy!(
-        Float32, Float16, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool
-    ))
+    Ok(copy!(Float32, Float16, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool))
 }
 
 /// Appends copies of the last row until there are `rows`, for models whose batch is fixed.
@@ -129,12 +112,7 @@ mod tests {
     fn padding_repeats_the_last_row() {
         let two = Tensor::from(ArrayD::from_shape_vec(IxDyn(&[2, 1]), vec![1_i64, 2]).unwrap());
         let four = pad(two.clone(), 4).unwrap();
-        assert_eq!(
-            four,
-            ArrayD::from_shape_vec(IxDyn(&[4, 1]), vec![1_i64, 2, 2, 2])
-                .unwrap()
-                .into()
-        );
+        assert_eq!(four, ArrayD::from_shape_vec(IxDyn(&[4, 1]), vec![1_i64, 2, 2, 2]).unwrap().into());
         assert_eq!(pad(two.clone(), 2).unwrap(), two);
     }
 }

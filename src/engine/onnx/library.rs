@@ -36,9 +36,7 @@ pub enum LibraryError {
     )]
     NotThere(PathBuf),
     /// It is there, but can't be loaded or has the wrong version.
-    #[error(
-        "ONNX Runtime could not be used: {0}. Run `make runtime` to fetch the version that Tessera needs."
-    )]
+    #[error("ONNX Runtime could not be used: {0}. Run `make runtime` to fetch the version that Tessera needs.")]
     Unusable(String),
 }
 
@@ -47,45 +45,30 @@ struct Places<'a>(&'a [PathBuf]);
 
 impl fmt::Display for Places<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|place| write!(formatter, "\n  {}", place.display()))
+        self.0.iter().try_for_each(|place| write!(formatter, "\n  {}", place.display()))
     }
 }
 
 /// The places where the library may lie, best first: beside the executable, in `../lib` of it, in the repository.
 fn candidates(executable: Option<&Path>) -> Vec<PathBuf> {
     let beside = executable.and_then(Path::parent);
-    let library = beside
-        .and_then(Path::parent)
-        .map(|parent| parent.join("lib"));
-    [
-        beside.map(Path::to_path_buf),
-        library,
-        Some(PathBuf::from(REPOSITORY_DIRECTORY)),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|directory| directory.join(FILE_NAME))
-    .collect()
+    let library = beside.and_then(Path::parent).map(|parent| parent.join("lib"));
+    [beside.map(Path::to_path_buf), library, Some(PathBuf::from(REPOSITORY_DIRECTORY))]
+        .into_iter()
+        .flatten()
+        .map(|directory| directory.join(FILE_NAME))
+        .collect()
 }
 
 /// The file to load. An explicit path has no fallback: who names a library wants that one.
 fn locate(explicit: Option<&Path>) -> Result<PathBuf, LibraryError> {
     // The runtime seeks its providers beside the path that it was opened by, so a link must be followed first.
     if let Some(path) = explicit {
-        return path
-            .canonicalize()
-            .map_err(|_| LibraryError::NotThere(path.to_path_buf()));
+        return path.canonicalize().map_err(|_| LibraryError::NotThere(path.to_path_buf()));
     }
-    let executable = std::env::current_exe()
-        .and_then(|path| path.canonicalize())
-        .ok();
+    let executable = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
     let places = candidates(executable.as_deref());
-    places
-        .iter()
-        .find_map(|place| place.canonicalize().ok())
-        .ok_or(LibraryError::NotFound(places))
+    places.iter().find_map(|place| place.canonicalize().ok()).ok_or(LibraryError::NotFound(places))
 }
 
 /// Gives the process's ONNX Runtime environment, loading the library on the first call.
@@ -96,15 +79,12 @@ fn locate(explicit: Option<&Path>) -> Result<PathBuf, LibraryError> {
 /// [`LibraryError`] when the library is missing, broken or of the wrong version.
 pub fn environment(explicit: Option<&Path>) -> Result<Environment, LibraryError> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
-    let mut slot = ENVIRONMENT
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut slot = ENVIRONMENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(environment) = slot.as_ref() {
         return Ok(environment.clone());
     }
     let path = locate(explicit)?;
-    let builder =
-        ort::init_from(&path).map_err(|error| LibraryError::Unusable(error.to_string()))?;
+    let builder = ort::init_from(&path).map_err(|error| LibraryError::Unusable(error.to_string()))?;
     let environment = builder
         .with_name("tessera")
         .with_telemetry(false)
@@ -122,19 +102,12 @@ pub fn environment(explicit: Option<&Path>) -> Result<Environment, LibraryError>
 /// # Errors
 /// [`LibraryError::Unusable`] when the folder can't be read.
 pub fn preload(directory: &Path) -> Result<(), LibraryError> {
-    let unreadable = |error| {
-        LibraryError::Unusable(format!(
-            "`engine.library_directories`: {}: {error}",
-            directory.display()
-        ))
-    };
+    let unreadable =
+        |error| LibraryError::Unusable(format!("`engine.library_directories`: {}: {error}", directory.display()));
     let mut waiting: Vec<PathBuf> = std::fs::read_dir(directory)
         .map_err(unreadable)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().contains(".so"))
-        })
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".so")))
         .collect();
     waiting.sort();
     loop {
@@ -158,10 +131,7 @@ mod tests {
     fn a_named_library_has_no_fallback() {
         let path = Path::new("/nowhere/libonnxruntime.so");
         let error = locate(Some(path)).unwrap_err();
-        assert!(
-            matches!(&error, LibraryError::NotThere(missing) if missing == path),
-            "{error}"
-        );
+        assert!(matches!(&error, LibraryError::NotThere(missing) if missing == path), "{error}");
         assert!(error.to_string().contains("make runtime"), "{error}");
     }
 
@@ -175,11 +145,7 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_explained() {
-        let text =
-            LibraryError::NotFound(candidates(Some(Path::new("/opt/bin/tessera")))).to_string();
-        assert!(
-            text.contains("/opt/lib/") && text.contains("make runtime"),
-            "{text}"
-        );
+        let text = LibraryError::NotFound(candidates(Some(Path::new("/opt/bin/tessera")))).to_string();
+        assert!(text.contains("/opt/lib/") && text.contains("make runtime"), "{text}");
     }
 }

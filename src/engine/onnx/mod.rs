@@ -51,10 +51,7 @@ impl FromStr for Provider {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Cpu, Self::Cuda, Self::TensorRt]
-            .into_iter()
-            .find(|known| known.to_string() == text)
-            .ok_or(())
+        [Self::Cpu, Self::Cuda, Self::TensorRt].into_iter().find(|known| known.to_string() == text).ok_or(())
     }
 }
 
@@ -148,10 +145,7 @@ impl OnnxModel {
     pub fn open(path: &Path, options: &OnnxOptions) -> Result<Self, LoadError> {
         let environment = library::environment(options.library.as_deref())?;
         if options.provider != Provider::Cpu {
-            options
-                .library_directories
-                .iter()
-                .try_for_each(|directory| library::preload(directory))?;
+            options.library_directories.iter().try_for_each(|directory| library::preload(directory))?;
         }
         match Self::open_with(&environment, path, options.provider, options) {
             Err(error @ LoadError::Provider { .. }) if options.fallback => {
@@ -179,11 +173,7 @@ impl OnnxModel {
             (0, _) => 16,
             (set, _) => set,
         };
-        Ok(Self {
-            sessions,
-            provider,
-            max_batch: fixed.unwrap_or(chosen),
-        })
+        Ok(Self { sessions, provider, max_batch: fixed.unwrap_or(chosen) })
     }
 
     /// What the model takes and gives.
@@ -201,27 +191,24 @@ impl OnnxModel {
         self.sessions[0].fixed_batch()
     }
 
-    /// Runs the example through each session, so that no request pays for a first run, and starts to serve.
+    /// Runs the example through each session, so that no request pays for a first run, and starts to serve. Gives the
+    /// outputs for the example too.
     ///
     /// # Errors
     /// [`LoadError::WarmUp`] when the model fails on it.
-    pub fn start(self, name: &str, example: Option<Item>) -> Result<OnnxEngine, LoadError> {
-        let Self {
-            mut sessions,
-            provider,
-            max_batch,
-        } = self;
+    pub fn start(self, name: &str, example: Option<Item>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
+        let Self { mut sessions, provider, max_batch } = self;
         let signature = sessions[0].signature().clone();
         let concurrency = sessions.len();
         let mut warm_up = Duration::ZERO;
+        let mut outputs = None;
         for session in &mut sessions {
             let Some(example) = &example else { break };
             let begin = Instant::now();
             let full = vec![example.clone(); max_batch];
             for batch in [&full[..1], &full[..]] {
-                session
-                    .run(batch)
-                    .map_err(|error| LoadError::WarmUp(error.to_string()))?;
+                let items = session.run(batch).map_err(|error| LoadError::WarmUp(error.to_string()))?;
+                outputs = items.into_iter().next();
             }
             warm_up += begin.elapsed();
         }
@@ -232,17 +219,9 @@ impl OnnxModel {
             std::thread::Builder::new()
                 .name(format!("engine-{index}"))
                 .spawn(move || work(session, &inbox))
-                .map_err(|error| {
-                    LoadError::WarmUp(format!("no thread could be started: {error}"))
-                })?;
+                .map_err(|error| LoadError::WarmUp(format!("no thread could be started: {error}")))?;
         }
-        Ok(OnnxEngine {
-            signature,
-            provider,
-            max_batch,
-            concurrency,
-            jobs,
-        })
+        Ok((OnnxEngine { signature, provider, max_batch, concurrency, jobs }, outputs))
     }
 }
 
@@ -273,11 +252,8 @@ fn work(mut session: ModelSession, inbox: &Receiver<Job>) {
     while let Ok(Job { batch, reply }) = inbox.recv() {
         // A panic must neither end the thread nor leave the batch without an answer. The session itself is only
         // a handle: what it points to lives in the runtime, which doesn't unwind.
-        let result = catch_unwind(AssertUnwindSafe(|| session.run(&batch))).unwrap_or_else(|_| {
-            Err(EngineError::Failed(
-                "a panic in the engine's thread".to_owned(),
-            ))
-        });
+        let result = catch_unwind(AssertUnwindSafe(|| session.run(&batch)))
+            .unwrap_or_else(|_| Err(EngineError::Failed("a panic in the engine's thread".to_owned())));
         // The inputs are freed here, not by whoever waits for the answer.
         drop(batch);
         let _ = reply.send(result);
@@ -330,11 +306,7 @@ mod tests {
 
     #[test]
     fn one_single_threaded_session_per_core_unless_told_otherwise() {
-        let with = |workers, threads| OnnxOptions {
-            workers,
-            threads,
-            ..OnnxOptions::default()
-        };
+        let with = |workers, threads| OnnxOptions { workers, threads, ..OnnxOptions::default() };
         assert_eq!(layout(Provider::Cpu, &with(0, 0), 8), (8, 1));
         assert_eq!(layout(Provider::Cpu, &with(1, 0), 8), (1, 8));
         assert_eq!(layout(Provider::Cpu, &with(0, 4), 8), (2, 4));

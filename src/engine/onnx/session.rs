@@ -28,46 +28,17 @@ impl ModelSession {
         threads: usize,
         options: &OnnxOptions,
     ) -> Result<Self, LoadError> {
-        let session =
-            build(environment, path, provider, threads, options).map_err(
-                |error| match provider {
-                    Provider::Cpu => LoadError::Model {
-                        path: path.to_path_buf(),
-                        reason: error.to_string(),
-                    },
-                    _ => LoadError::Provider {
-                        provider,
-                        reason: error.to_string(),
-                    },
-                },
-            )?;
-        let unsupported = |reason| LoadError::Model {
-            path: path.to_path_buf(),
-            reason,
-        };
+        let session = build(environment, path, provider, threads, options).map_err(|error| match provider {
+            Provider::Cpu => LoadError::Model { path: path.to_path_buf(), reason: error.to_string() },
+            _ => LoadError::Provider { provider, reason: error.to_string() },
+        })?;
+        let unsupported = |reason| LoadError::Model { path: path.to_path_buf(), reason };
         let signature = Signature {
-            inputs: session
-                .inputs()
-                .iter()
-                .map(tensor_spec)
-                .collect::<Result<_, _>>()
-                .map_err(unsupported)?,
-            outputs: session
-                .outputs()
-                .iter()
-                .map(tensor_spec)
-                .collect::<Result<_, _>>()
-                .map_err(unsupported)?,
+            inputs: session.inputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
+            outputs: session.outputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
         };
-        let fixed_batch = signature
-            .inputs
-            .iter()
-            .find_map(|input| input.shape.first().copied().flatten());
-        Ok(Self {
-            session,
-            signature,
-            fixed_batch,
-        })
+        let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
+        Ok(Self { session, signature, fixed_batch })
     }
 
     pub(super) fn signature(&self) -> &Signature {
@@ -82,16 +53,10 @@ impl ModelSession {
     /// Runs the items as one batch. A single item is handed over as it is; several are gathered with one copy.
     pub(super) fn run(&mut self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
         let failed = |error: TensorError| EngineError::Failed(error.to_string());
-        let rows: Vec<usize> = batch
-            .iter()
-            .map(|item| item.first().map_or(1, Tensor::row_count))
-            .collect();
+        let rows: Vec<usize> = batch.iter().map(|item| item.first().map_or(1, Tensor::row_count)).collect();
         let total: usize = rows.iter().sum();
         let lone = match batch {
-            [item]
-                if self.fixed_batch.is_none_or(|fixed| fixed == total)
-                    && item.iter().all(is_contiguous) =>
-            {
+            [item] if self.fixed_batch.is_none_or(|fixed| fixed == total) && item.iter().all(is_contiguous) => {
                 Some(item)
             }
             _ => None,
@@ -100,9 +65,8 @@ impl ModelSession {
             Some(_) => Vec::new(),
             None => self.gather(batch).map_err(failed)?,
         };
-        let outputs = self
-            .run_tensors(lone.unwrap_or(&gathered))
-            .map_err(|error| EngineError::Failed(error.to_string()))?;
+        let outputs =
+            self.run_tensors(lone.unwrap_or(&gathered)).map_err(|error| EngineError::Failed(error.to_string()))?;
         let expected = self.fixed_batch.map_or(total, |fixed| fixed.max(total));
         for (output, spec) in outputs.iter().zip(&self.signature.outputs) {
             if output.shape().is_empty() || output.row_count() != expected {
@@ -123,10 +87,8 @@ impl ModelSession {
     fn gather(&self, batch: &[Item]) -> Result<Item, TensorError> {
         (0..self.signature.inputs.len())
             .map(|input| {
-                let parts: Vec<&Tensor> = batch
-                    .iter()
-                    .map(|item| item.get(input).ok_or(TensorError::Mismatch))
-                    .collect::<Result<_, _>>()?;
+                let parts: Vec<&Tensor> =
+                    batch.iter().map(|item| item.get(input).ok_or(TensorError::Mismatch)).collect::<Result<_, _>>()?;
                 let joined = Tensor::concatenate(&parts)?;
                 match self.fixed_batch {
                     Some(rows) => pad(joined, rows),
@@ -140,15 +102,9 @@ impl ModelSession {
         if inputs.len() != self.signature.inputs.len() {
             return Err(ort::Error::new("wrong number of inputs"));
         }
-        let values = inputs
-            .iter()
-            .map(input_value)
-            .collect::<ort::Result<Vec<_>>>()?;
+        let values = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
         let outputs = self.session.run(values.as_slice())?;
-        outputs
-            .values()
-            .map(|value| output_tensor(&value))
-            .collect()
+        outputs.values().map(|value| output_tensor(&value)).collect()
     }
 }
 
@@ -157,10 +113,7 @@ fn scatter(outputs: &[Tensor], rows: &[usize]) -> Result<Vec<Item>, TensorError>
     let mut start = 0;
     rows.iter()
         .map(|count| {
-            let item = outputs
-                .iter()
-                .map(|output| output.rows(start, start + count))
-                .collect();
+            let item = outputs.iter().map(|output| output.rows(start, start + count)).collect();
             start += count;
             item
         })
@@ -181,29 +134,17 @@ fn build(
     with_provider(builder, provider, options)?.commit_from_file(path)
 }
 
-fn with_provider(
-    builder: SessionBuilder,
-    provider: Provider,
-    options: &OnnxOptions,
-) -> ort::Result<SessionBuilder> {
-    let cuda = || {
-        ep::CUDA::default()
-            .with_device_id(options.device_id)
-            .build()
-            .error_on_failure()
-    };
+fn with_provider(builder: SessionBuilder, provider: Provider, options: &OnnxOptions) -> ort::Result<SessionBuilder> {
+    let cuda = || ep::CUDA::default().with_device_id(options.device_id).build().error_on_failure();
     Ok(match provider {
         // Not named: naming the CPU provider switches its arena off.
         Provider::Cpu => builder,
         Provider::Cuda => builder.with_execution_providers([cuda()])?,
         Provider::TensorRt => {
-            let mut tensorrt = ep::TensorRT::default()
-                .with_device_id(options.device_id)
-                .with_fp16(options.tensorrt_fp16);
+            let mut tensorrt =
+                ep::TensorRT::default().with_device_id(options.device_id).with_fp16(options.tensorrt_fp16);
             if let Some(cache) = &options.tensorrt_engine_cache {
-                tensorrt = tensorrt
-                    .with_engine_cache(true)
-                    .with_engine_cache_path(cache.display());
+                tensorrt = tensorrt.with_engine_cache(true).with_engine_cache_path(cache.display());
             }
             // What TensorRT can't take runs on CUDA rather than on the CPU.
             builder.with_execution_providers([tensorrt.build().error_on_failure(), cuda()])?
