@@ -52,7 +52,7 @@ class Builder:
         return output
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def kernel(self, name: str, value: np.ndarray) -> str:

@@ -190,6 +190,7 @@ class TestModel:
             data = path.with_name(f"{path.name}_data")
             data.unlink(missing_ok=True)  # onnx appends to a file that is there
             onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=0)
+            data.chmod(0o644)  # onnx makes it readable for its owner only
         else:
             onnx.save(model, path)
         config = {

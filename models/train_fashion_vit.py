@@ -219,7 +219,8 @@ def measure(model: Path, data: Path) -> float:
         values = (np.stack(large).astype(np.float32) / 255 - 0.5) / 0.5
         (logits,) = session.run(["logits"], {"pixel_values": values.transpose(0, 3, 1, 2)})
         hits += int((logits.argmax(1) == truth[start : start + 50]).sum())
-        print(f"\rtested {start + len(large):5}/{len(pictures)}", end="", flush=True)
+        if start % 500 == 0:
+            print(f"\rtested {start:5}/{len(pictures)}", end="", flush=True)
     print(f"\raccuracy of {model} at 224x224: {hits / len(pictures):.4f}", flush=True)
     return hits / len(pictures)
 
