@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -148,7 +149,8 @@ def fetch(name, destination):
     print(f"Fetching ONNX Runtime {VERSION} for {name} (about 24 MB) ...", flush=True)
     (destination / "lib").mkdir(parents=True, exist_ok=True)
     for leftover in destination.glob(".download-*"):
-        shutil.rmtree(leftover)
+        if time.time() - leftover.stat().st_mtime > 600:  # a younger one may belong to a run beside this one
+            shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=destination) as folder:
         with zipfile.ZipFile(download(name, Path(folder))) as wheel:
             # Without its stamp the folder counts as empty: what is interrupted from here on, the next run repairs.
