@@ -10,16 +10,18 @@ shift 2
 
 # A docker client without its engine is common: ask the engine, not the path.
 if docker info >/dev/null 2>&1; then
-    set -- docker build "$@"
+    engine=docker
+elif podman info >/dev/null 2>&1; then
+    engine=podman
 elif command -v buildah >/dev/null; then
-    # In a container of its own, where namespaces are refused, ISOLATION=chroot is the way.
-    set -- buildah build --layers --isolation "${ISOLATION:-oci}" "$@"
-elif command -v podman >/dev/null; then
-    set -- podman build "$@"
+    engine=buildah
+    # Inside a container, where namespaces are refused, ISOLATION=chroot is the way.
+    set -- --layers --isolation "${ISOLATION:-oci}" "$@"
 else
-    printf '\nerror: neither a running docker nor podman nor buildah was found. To install one:\n\n    apt-get install -y buildah\n\n' >&2
+    printf '\nerror: neither a running docker nor podman nor buildah was found. To install one:\n\n    %s\n\n' \
+        "apt-get install -y buildah" >&2
     exit 1
 fi
-echo "Building the image $tag with $1 (the first time takes some minutes) ..."
-"$@" --target "$target" --tag "$tag" --file Dockerfile .
-"$1" images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -F "$tag" || true
+echo "Building the image $tag with $engine (the first time takes some minutes) ..."
+"$engine" build "$@" --target "$target" --tag "$tag" --file Dockerfile .
+"$engine" images "$tag"

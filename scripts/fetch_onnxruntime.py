@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -78,17 +79,17 @@ def this_platform():
     )
 
 
-def install_hint(packages):
-    """The one command that installs these Debian packages, or their like elsewhere."""
-    sudo = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
-    for tool, command in (
-        ("apt-get", f"apt-get install -y {packages}"),
-        ("dnf", f"dnf install -y {packages}"),
-        ("zypper", f"zypper install -y {packages}"),
-    ):
+def install_hint():
+    """The one command that gives this Python both pip and venv."""
+    if sys.base_prefix != "/usr":
+        return f"{sys.executable} -m ensurepip --upgrade"
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    if shutil.which("apt-get"):
+        return f"{sudo}apt-get install -y python3-pip python3-venv"
+    for tool in ("dnf", "zypper"):
         if shutil.which(tool):
-            return sudo + command
-    return f"{sys.executable} -m ensurepip --upgrade"
+            return f"{sudo}{tool} install -y python3-pip"
+    return "(with your package manager) install pip and venv for Python 3"
 
 
 def run_pip(arguments):
@@ -102,7 +103,7 @@ def require_pip():
         [sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     if found != 0:
-        raise Failure(f"{sys.executable} has no pip, which downloads ONNX Runtime. To install it:\n\n    {install_hint('python3-pip')}")
+        raise Failure(f"{sys.executable} has no pip. To install it:\n\n    {install_hint()}")
 
 
 def download(name, folder):
@@ -119,7 +120,7 @@ def download(name, folder):
     if status != 0 or len(wheels) != 1:
         raise Failure(
             f"pip could not fetch ONNX Runtime {VERSION} for {name}; its message is above.\n"
-            "Nothing was changed. Run the same command again once the cause is mended."
+            "Nothing was put in place. Run the same command again once the cause is mended."
         )
     return wheels[0]
 
@@ -147,10 +148,13 @@ def fetch(name, destination):
     require_pip()
     print(f"Fetching ONNX Runtime {VERSION} for {name} (about 24 MB) ...", flush=True)
     (destination / "lib").mkdir(parents=True, exist_ok=True)
-    # Without its stamp a folder counts as empty, so an interruption from here on is repaired by the next run.
-    (destination / "VERSION").unlink(missing_ok=True)
+    for leftover in destination.glob(".download-*"):
+        if time.time() - leftover.stat().st_mtime > 600:  # a younger one may belong to a run beside this one
+            shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=destination) as folder:
         with zipfile.ZipFile(download(name, Path(folder))) as wheel:
+            # Without its stamp the folder counts as empty: what is interrupted from here on, the next run repairs.
+            (destination / "VERSION").unlink(missing_ok=True)
             for source, target in (
                 ("onnxruntime/LICENSE", destination / "LICENSE"),
                 ("onnxruntime/ThirdPartyNotices.txt", destination / "ThirdPartyNotices.txt"),

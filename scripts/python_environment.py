@@ -58,7 +58,7 @@ def make(folder, requirements):
             shutil.rmtree(folder, ignore_errors=True)
             raise Failure(
                 f"{sys.executable} cannot make virtual environments. To install what it lacks:\n\n"
-                f"    {install_hint('python3-venv')}"
+                f"    {install_hint()}"
             )
     arguments = ["install", "--progress-bar", "on" if sys.stdout.isatty() else "off"]
     for path in requirements:
