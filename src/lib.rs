@@ -4,7 +4,9 @@
 //!
 //! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
 //! - [`engine`]: runs a batch of tensors through a model
+//! - [`server`]: listeners, readiness, drain: the life of the process
 #![warn(missing_docs)]
 
 pub mod engine;
+pub mod server;
 pub mod tensor;
