@@ -4,9 +4,15 @@
 //!
 //! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
 //! - [`engine`]: runs a batch of tensors through a model
+//! - [`admin`]: the admin port
+//! - [`http`]: the HTTP transport
+//! - [`observe`]: metrics and logs
 //! - [`server`]: listeners, readiness, drain: the life of the process
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod engine;
+pub mod http;
+pub mod observe;
 pub mod server;
 pub mod tensor;
