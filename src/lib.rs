@@ -10,6 +10,7 @@
 //! - [`repository`]: models on disk, found, understood, loaded
 //! - [`scheduler`]: the queue of a model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
+<<<<<<< HEAD
 //! - [`task`]: what a model means: instances to tensors, tensors to predictions
 //! - [`preprocess`]: pictures to tensors
 //! - [`protocol`]: wire types and their rules
@@ -19,13 +20,19 @@
 //! [`cli`] (the commands).
 #![warn(missing_docs)]
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod endpoint;
 pub mod engine;
+pub mod http;
 pub mod observe;
+pub mod preprocess;
 pub mod protocol;
+pub mod repository;
 pub mod scheduler;
 pub mod server;
+pub mod service;
 pub mod startup;
 pub mod task;
 pub mod tensor;
