@@ -10,7 +10,6 @@
 //! - [`repository`]: models on disk, found, understood, loaded
 //! - [`scheduler`]: the queue of a model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
-<<<<<<< HEAD
 //! - [`task`]: what a model means: instances to tensors, tensors to predictions
 //! - [`preprocess`]: pictures to tensors
 //! - [`protocol`]: wire types and their rules

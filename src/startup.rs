@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::config::{self, Settings};
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, ServedModel, derived_id};
 use crate::engine::onnx::{OnnxOptions, Provider};
+use crate::observe::Metrics;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::repository::{LoadOptions, ModelFolder, RepositoryError, find_models};
 
@@ -110,7 +111,7 @@ impl Plan {
 
     /// The endpoints over the models that were loaded. Of an endpoint whose models are not all there, the rest takes
     /// the whole traffic; one without any is left out.
-    pub fn catalog(&self, models: &BTreeMap<ModelKey, Arc<ServedModel>>) -> Catalog {
+    pub fn catalog(&self, models: &BTreeMap<ModelKey, Arc<ServedModel>>, metrics: &Metrics) -> Catalog {
         let endpoints = self
             .endpoints
             .iter()
@@ -125,6 +126,7 @@ impl Plan {
                         fields: self.fields(deployed, model),
                         model: model.clone(),
                         traffic: u8::try_from(scaled).unwrap_or(100),
+                        metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
                     })
                 });
                 Some(Endpoint::new(endpoint.id.clone(), endpoint.display_name.clone(), deployed.collect()))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::engine::Signature;
+use crate::observe::DeployedModelMetrics;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::scheduler::Scheduler;
 use crate::task::Task;
@@ -47,6 +48,8 @@ pub struct DeployedModel {
     pub model: Arc<ServedModel>,
     /// Percent of the endpoint's requests.
     pub traffic: u8,
+    /// What is counted of its requests.
+    pub metrics: DeployedModelMetrics,
 }
 
 /// A name that requests go to.

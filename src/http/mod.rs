@@ -153,3 +153,37 @@ fn failure(error: ServiceError) -> Failure {
 fn lookup_failure(error: LookupError) -> Failure {
     failure(ServiceError::Lookup(error))
 }
+
+/// Paths that Vertex chose for this container's health and predict routes. They may be any path, also one that means
+/// something else here, so they are matched whole and before all others.
+#[derive(Debug, Clone, Default)]
+pub struct RouteAliases {
+    /// Answers as `/health`.
+    pub health: Option<String>,
+    /// Answers as `/predict`.
+    pub predict: Option<String>,
+}
+
+impl RouteAliases {
+    /// Puts the aliases in front of a router.
+    pub fn wrap(self, router: Router) -> Router {
+        if self.health.is_none() && self.predict.is_none() {
+            return router;
+        }
+        let rewrite = move |mut request: Request| {
+            let path = request.uri().path();
+            let is = |alias: &Option<String>| alias.as_deref() == Some(path);
+            let canonical = match () {
+                () if is(&self.predict) => Some("/predict"),
+                () if is(&self.health) => Some("/health"),
+                () => None,
+            };
+            if let Some(path) = canonical {
+                *request.uri_mut() = Uri::from_static(path);
+            }
+            request
+        };
+        // A layer on the router itself would run only after the path was matched.
+        Router::new().fallback_service(tower::util::MapRequest::new(router, rewrite))
+    }
+}

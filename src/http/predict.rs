@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Api;
-use super::middleware::{read_body, server_timeout, server_timing};
+use super::middleware::{BodyError, BodyLimits, SERVER_TIMING, ServerTimeoutError, read_body, server_timeout, server_timing};
 use super::respond::{Failure, json};
 use crate::endpoint::DeployedModel;
 use crate::observe::Stage;
@@ -48,7 +48,8 @@ async fn answer(
 ) -> Result<Response, Status> {
     let timeout = server_timeout(request.headers())?.unwrap_or(api.settings.request_timeout);
     let deadline = tokio::time::Instant::now() + timeout;
-    let body = read_body(request, api.settings.body_limit, api.settings.body_timeout.min(timeout)).await?;
+    let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout.min(timeout) };
+    let body = read_body(request, limits).await?;
 
     let received = Instant::now();
     let request = vertex::parse(&body, surface, api.settings.instances)
@@ -73,7 +74,7 @@ async fn answer(
     let stages = record(api, &chosen.deployed, &answer, parse, begin.elapsed());
     let mut response = json(body);
     let headers = response.headers_mut();
-    headers.insert("server-timing", server_timing(&stages));
+    headers.insert(SERVER_TIMING, server_timing(stages));
     name_the_model(headers, chosen);
     Ok(response)
 }
@@ -126,5 +127,22 @@ fn name_the_model(headers: &mut HeaderMap, chosen: &Chosen) {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
+    }
+}
+
+impl From<BodyError> for Status {
+    fn from(error: BodyError) -> Self {
+        let code = match &error {
+            BodyError::Timeout { .. } => Code::DeadlineExceeded,
+            BodyError::Interrupted(_) => Code::Cancelled,
+            _ => Code::InvalidArgument,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ServerTimeoutError> for Status {
+    fn from(error: ServerTimeoutError) -> Self {
+        Self::bad_field("X-Server-Timeout", error.to_string())
     }
 }

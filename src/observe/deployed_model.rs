@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter};
 
 /// A part of a request's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +62,6 @@ pub struct DeployedModelMetrics {
     pub(super) latency_overhead: Histogram,
     pub(super) latency_model: Histogram,
     pub(super) predictions: IntCounter,
-    pub(super) batch_size: Histogram,
-    pub(super) padding: IntCounter,
-    pub(super) queue_items: IntGauge,
-    pub(super) queue_bytes: IntGauge,
-    pub(super) expected_wait: Gauge,
 }
 
 impl DeployedModelMetrics {
@@ -90,24 +85,5 @@ impl DeployedModelMetrics {
         self.latency_overhead
             .observe(total.saturating_sub(model).as_secs_f64());
         self.predictions.inc_by(predictions as u64);
-    }
-
-    /// The engine ran `items` together, and `padding` empty ones besides to fill a fixed batch.
-    pub fn batch(&self, items: usize, padding: usize) {
-        self.batch_size.observe(items as f64);
-        self.padding.inc_by(padding as u64);
-    }
-
-    /// What waits for the engine now.
-    pub fn queue(&self, items: usize, bytes: usize) {
-        self.queue_items
-            .set(i64::try_from(items).unwrap_or(i64::MAX));
-        self.queue_bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    /// How long a request that comes now is expected to wait.
-    pub fn expected_wait(&self, wait: Duration) {
-        self.expected_wait.set(wait.as_secs_f64());
     }
 }

@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use super::process::ProcessMetrics;
-use super::{DeployedModelMetrics, Stage};
+use super::{DeployedModelMetrics, ModelMetrics, Stage};
 
 /// Bounds of the histograms of time, in seconds: from a stage of microseconds to a request of a minute.
 const SECONDS: &[f64] = &[
@@ -65,6 +65,8 @@ pub struct Metrics {
     queue_items: IntGaugeVec,
     queue_bytes: IntGaugeVec,
     expected_wait: GaugeVec,
+    refused: IntCounterVec,
+    cancelled: IntCounterVec,
     unknown: [IntCounter; CLASSES.len()],
     errors: [IntCounter; CODES.len()],
     images: [IntCounter; FORMATS.len()],
@@ -90,28 +92,29 @@ impl Metrics {
         let make = Maker {
             registry: &registry,
         };
-        let model = ["endpoint", "deployed_model"];
+        let deployed_model = ["endpoint", "deployed_model"];
+        let model = ["model", "version"];
         let requests = make.counters(
             "tessera_requests_total",
             "Requests for predictions that were answered",
-            &[&model[..], &["code_class"]].concat(),
+            &[&deployed_model[..], &["code_class"]].concat(),
         )?;
         let stages = make.histograms(
             "tessera_request_duration_seconds",
             "Time of a request by stage",
-            &[&model[..], &["stage"]].concat(),
+            &[&deployed_model[..], &["stage"]].concat(),
             SECONDS,
         )?;
         let latency = make.histograms(
             "tessera_prediction_latency_seconds",
             "Time of a successful prediction: total, of it the model's, and the rest as overhead",
-            &[&model[..], &["latency_type"]].concat(),
+            &[&deployed_model[..], &["latency_type"]].concat(),
             SECONDS,
         )?;
         let predictions = make.counters(
             "tessera_predictions_total",
             "Instances that were predicted",
-            &model,
+            &deployed_model,
         )?;
         let batch_size = make.histograms(
             "tessera_batch_size",
@@ -137,6 +140,13 @@ impl Metrics {
         let expected_wait = make.float_gauges(
             "tessera_queue_expected_wait_seconds",
             "How long an instance that comes now is expected to wait for the engine",
+            &model,
+        )?;
+        let refused =
+            make.counters("tessera_queue_refused_total", "Requests that the queue turned away", &model)?;
+        let cancelled = make.counters(
+            "tessera_queue_cancelled_total",
+            "Instances that left the queue because nobody waited for them any more, or too late",
             &model,
         )?;
         let errors = make.counters(
@@ -197,6 +207,8 @@ impl Metrics {
             queue_items,
             queue_bytes,
             expected_wait,
+            refused,
+            cancelled,
             image_bytes,
             received_bytes,
             sent_bytes,
@@ -229,11 +241,20 @@ impl Metrics {
             latency_overhead: latency("overhead"),
             latency_model: latency("model"),
             predictions: self.predictions.with_label_values(&model),
+        }
+    }
+
+    /// The series of the queue and the engine of `model`. Look it up once and keep it.
+    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
+        let model = [model, version];
+        ModelMetrics {
             batch_size: self.batch_size.with_label_values(&model),
             padding: self.padding.with_label_values(&model),
             queue_items: self.queue_items.with_label_values(&model),
             queue_bytes: self.queue_bytes.with_label_values(&model),
             expected_wait: self.expected_wait.with_label_values(&model),
+            refused: self.refused.with_label_values(&model),
+            cancelled: self.cancelled.with_label_values(&model),
         }
     }
 

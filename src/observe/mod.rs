@@ -4,8 +4,10 @@ mod deployed_model;
 mod lines;
 mod logging;
 mod metrics;
+mod model;
 mod process;
 
 pub use deployed_model::{DeployedModelMetrics, Stage};
 pub use logging::{LogControl, LogError, LogFormat, LogSettings, start_logging};
 pub use metrics::Metrics;
+pub use model::ModelMetrics;

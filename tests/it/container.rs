@@ -122,7 +122,11 @@ async fn logs_are_for_cloud_logging_and_hold_no_body() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let log = server.log();
     let lines: Vec<Value> = log.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().all(|line| line["severity"].is_string() && line["message"].is_string() && line["time"].is_string()));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["severity"].is_string() && line["message"].is_string() && line["time"].is_string())
+    );
     let access: Vec<&Value> = lines.iter().filter(|line| line["httpRequest"]["status"].is_number()).collect();
     assert!(access.iter().any(|line| line["httpRequest"]["status"] == 200), "{log:#?}");
     let text = log.join("\n");
@@ -187,7 +191,13 @@ fn sigterm_under_load_loses_nothing() {
     }
     assert_eq!(status.code(), Some(0), "{:#?}", server.log());
     let lost = lost.lock().unwrap();
-    assert!(lost.is_empty(), "{} of {} were lost: {:?}", lost.len(), answered.load(Ordering::Relaxed), &lost[..lost.len().min(5)]);
+    assert!(
+        lost.is_empty(),
+        "{} of {} were lost: {:?}",
+        lost.len(),
+        answered.load(Ordering::Relaxed),
+        &lost[..lost.len().min(5)]
+    );
     assert!(answered.load(Ordering::Relaxed) > 100);
 }
 

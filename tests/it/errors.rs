@@ -107,7 +107,8 @@ async fn bombs_cost_neither_memory_nor_time() {
 
 #[tokio::test]
 async fn limits_are_400_and_say_which() {
-    let server = Builder::with_models(&["colour"]).setting("limits.body", "100KB").setting("limits.pixels", "1000").start();
+    let server =
+        Builder::with_models(&["colour"]).setting("limits.body", "100KB").setting("limits.pixels", "1000").start();
     let message = refused(&server, "/predict", vec![b' '; 200_000], 400, "INVALID_ARGUMENT").await;
     assert!(message.contains("payload size exceeds the limit"), "{message}");
     // Without a length to know it by beforehand.
@@ -164,7 +165,8 @@ async fn models_that_fail_say_so() {
 
 #[tokio::test]
 async fn overload_and_deadlines() {
-    let server = Builder::with_models(&["slow"]).setting("limits.queue_items", "4").setting("engine.workers", "1").start();
+    let server =
+        Builder::with_models(&["slow"]).setting("limits.queue_items", "4").setting("engine.workers", "1").start();
     let request = body(&[instance(&colour([9, 9, 9]))]);
     let ask = |timeout: Option<&'static str>| {
         let mut call = client().post(server.url("/predict")).body(request.clone());
@@ -203,7 +205,8 @@ async fn overload_and_deadlines() {
         assert_eq!(task.await.unwrap().status(), 200);
     }
     for bad in ["soon", "-1", "NaN"] {
-        let response = client().post(server.url("/predict")).header("x-server-timeout", bad).body("{}").send().await.unwrap();
+        let response =
+            client().post(server.url("/predict")).header("x-server-timeout", bad).body("{}").send().await.unwrap();
         assert_eq!(response.status(), 400, "{bad}");
     }
 }

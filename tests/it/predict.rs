@@ -23,7 +23,8 @@ async fn a_cat_is_an_egyptian_cat() {
     assert_eq!(answer["model"], "projects/local-project/locations/us-central1/models/imagenet");
     assert!(answer["deployedModelId"].as_str().unwrap().bytes().all(|byte| byte.is_ascii_digit()));
 
-    let by_name = "/v1/projects/123/locations/europe-west4/endpoints/imagenet%3Apredict?%24alt=json%3Benum-encoding%3Dint";
+    let by_name =
+        "/v1/projects/123/locations/europe-west4/endpoints/imagenet%3Apredict?%24alt=json%3Benum-encoding%3Dint";
     let (_, same) = post(&server, by_name, &json!({"instances": [instance(&example("cat.jpg"))]})).await;
     assert_eq!(same, answer);
 
@@ -61,14 +62,29 @@ async fn every_form_of_an_instance_means_the_same_picture() {
 async fn every_format_is_read() {
     let server = imagenet();
     let names = [
-        "camera_gray.jpg", "chelsea_444.jpg", "coffee_progressive.jpg", "pil_sample_cmyk.jpg", "palette_trns.png",
-        "rgba.png", "la.png", "gray16.png", "rgb16.png", "onebit.png", "flower.webp", "hopper.gif", "anim.gif",
+        "camera_gray.jpg",
+        "chelsea_444.jpg",
+        "coffee_progressive.jpg",
+        "pil_sample_cmyk.jpg",
+        "palette_trns.png",
+        "rgba.png",
+        "la.png",
+        "gray16.png",
+        "rgb16.png",
+        "onebit.png",
+        "flower.webp",
+        "hopper.gif",
+        "anim.gif",
     ];
     let instances: Vec<Value> = names.iter().map(|name| instance(&golden("images", name))).collect();
     let (status, answer) = post(&server, PREDICT, &json!({"instances": instances})).await;
     assert_eq!(status, 200, "{answer}");
-    let labels: Vec<&str> =
-        answer["predictions"].as_array().unwrap().iter().map(|prediction| prediction["label"].as_str().unwrap()).collect();
+    let labels: Vec<&str> = answer["predictions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|prediction| prediction["label"].as_str().unwrap())
+        .collect();
     assert_eq!(labels[1], "Egyptian cat");
     assert_eq!(labels[2], "espresso");
     for format in [image::ImageFormat::Bmp, image::ImageFormat::Tiff] {
@@ -93,8 +109,12 @@ async fn parameters_choose_the_form() {
     }
     let (_, answer) = ask(json!({"top_k": 5.0})).await;
     let labels = answer["predictions"][0]["labels"].as_array().unwrap();
-    let confidences: Vec<f64> =
-        answer["predictions"][0]["confidences"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+    let confidences: Vec<f64> = answer["predictions"][0]["confidences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| value.as_f64().unwrap())
+        .collect();
     assert_eq!((labels.len(), labels[0].as_str().unwrap()), (5, "Egyptian cat"));
     assert!(confidences.is_sorted_by(|a, b| a >= b), "{confidences:?}");
 
@@ -129,8 +149,12 @@ async fn parameters_choose_the_form() {
 #[tokio::test]
 async fn the_small_vit_knows_a_boot() {
     let server = Builder::with_models(&["fashion-vit"]).start();
-    let (status, answer) =
-        post(&server, "/v1/endpoints/fashion-vit:predict", &json!({"instances": [instance(&example("ankle-boot.png"))]})).await;
+    let (status, answer) = post(
+        &server,
+        "/v1/endpoints/fashion-vit:predict",
+        &json!({"instances": [instance(&example("ankle-boot.png"))]}),
+    )
+    .await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["predictions"][0]["label"], "Ankle boot");
     // The only endpoint is the default one.
@@ -149,8 +173,12 @@ async fn models_of_every_make_are_served() {
         let (status, answer) =
             post(&server, &format!("/v1/endpoints/{model}:predict"), &json!({"instances": instances})).await;
         assert_eq!(status, 200, "{model}: {answer}");
-        let labels: Vec<&str> =
-            answer["predictions"].as_array().unwrap().iter().map(|prediction| prediction["label"].as_str().unwrap()).collect();
+        let labels: Vec<&str> = answer["predictions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|prediction| prediction["label"].as_str().unwrap())
+            .collect();
         assert_eq!(labels, expected, "{model}");
     }
 }
