@@ -3,8 +3,10 @@
 //! The modules in the order in which a request meets them; each knows only those below it:
 //!
 //! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
+//! - [`scheduler`]: the queue of one model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
 #![warn(missing_docs)]
 
 pub mod engine;
+pub mod scheduler;
 pub mod tensor;

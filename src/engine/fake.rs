@@ -1,12 +1,15 @@
 //! An engine without a model: it waits a known time and gives back what it was given.
 //!
-//! It waits on tokio's clock, so that a test with paused time sees exact latencies, and it records each batch.
+//! It waits on tokio's clock, so that a test with paused time sees exact latencies, and it records each batch. Like a
+//! real engine it computes [`Engine::concurrency`] batches at once; more of them wait for their turn, in order.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{BoxFuture, Engine, EngineError, Item, Signature, TensorSpec};
+use tokio::sync::Semaphore;
+
+use super::{Batch, BoxFuture, Engine, EngineError, Item, Signature, TensorSpec};
 use crate::tensor::{ElementType, Tensor};
 
 /// Echoes its inputs after a delay of `base + per_item * items`.
@@ -18,7 +21,8 @@ pub struct FakeEngine {
     base: Duration,
     per_item: Duration,
     batches: Mutex<Vec<usize>>,
-    running: std::sync::Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    turns: Arc<Semaphore>,
 }
 
 impl FakeEngine {
@@ -39,21 +43,31 @@ impl FakeEngine {
             base,
             per_item,
             batches: Mutex::default(),
-            running: std::sync::Arc::default(),
+            running: Arc::default(),
+            turns: Arc::new(Semaphore::new(concurrency)),
         }
     }
 
-    /// The sizes of the batches so far, in the order in which they began.
+    /// The sizes of the batches so far, in the order in which they were handed over.
     pub fn batches(&self) -> Vec<usize> {
         self.batches
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Batches under way.
+    /// Batches that are being computed, at most [`Engine::concurrency`].
     pub fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes itself off the count, even when its batch is dropped or panics.
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -70,23 +84,29 @@ impl Engine for FakeEngine {
         self.concurrency
     }
 
-    /// Fails the whole batch when an item's first element is NaN.
-    fn run(&self, batch: Vec<Item>) -> BoxFuture<Result<Vec<Item>, EngineError>> {
+    /// Fails the whole batch when an item's first input has a NaN in it, and panics when it has an infinity.
+    fn run(&self, batch: Batch) -> BoxFuture<Result<Vec<Item>, EngineError>> {
         self.batches
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .push(batch.len());
         let delay = self.base + self.per_item * u32::try_from(batch.len()).unwrap_or(u32::MAX);
-        let running = self.running.clone();
-        running.fetch_add(1, Ordering::Relaxed);
+        let (running, turns) = (self.running.clone(), self.turns.clone());
         Box::pin(async move {
+            let _turn = turns.acquire().await.map_err(|_| EngineError::Stopped)?;
+            running.fetch_add(1, Ordering::Relaxed);
+            let _running = Running(running);
             tokio::time::sleep(delay).await;
-            running.fetch_sub(1, Ordering::Relaxed);
-            let broken = |item: &Item| matches!(item.first(), Some(Tensor::Float32(x)) if x.iter().any(|v| v.is_nan()));
-            if batch.iter().any(broken) {
+            let any = |test: fn(f32) -> bool| {
+                batch
+                    .iter()
+                    .any(|item| matches!(item.first(), Some(Tensor::Float32(x)) if x.iter().any(|&v| test(v))))
+            };
+            assert!(!any(f32::is_infinite), "infinity");
+            if any(f32::is_nan) {
                 return Err(EngineError::Failed("not a number".to_owned()));
             }
-            Ok(batch)
+            Ok(batch.to_vec())
         })
     }
 }

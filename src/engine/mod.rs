@@ -8,6 +8,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -56,6 +57,10 @@ pub struct Signature {
 /// the item, 1 for an image.
 pub type Item = Vec<Tensor>;
 
+/// The items of one batch. Shared and not owned, so that whoever asked for the run still has them when it fails and
+/// can run each by itself, without a copy of every batch made beforehand.
+pub type Batch = Arc<[Item]>;
+
 /// Why a batch could not be run.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum EngineError {
@@ -80,5 +85,5 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Runs one batch of 1 to [`Engine::max_batch`] items and gives the outputs, one entry per item in the same
     /// order. The answer for an item doesn't depend on the others in its batch.
-    fn run(&self, batch: Vec<Item>) -> BoxFuture<Result<Vec<Item>, EngineError>>;
+    fn run(&self, batch: Batch) -> BoxFuture<Result<Vec<Item>, EngineError>>;
 }
