@@ -2,8 +2,13 @@
 //!
 //! The modules, from the outside in. Each knows only those below it:
 //!
-//! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
-//! - [`scheduler`]: the queue of one model: admission, deadlines, batches
+//! - [`http`]: bytes to requests, outcomes to bytes
+//! - [`admin`]: the operator's port
+//! - [`startup`]: from settings to endpoints
+//! - [`service`]: from a parsed request to predictions
+//! - [`endpoint`]: which deployed model answers
+//! - [`repository`]: models on disk, found, understood, loaded
+//! - [`scheduler`]: the queue of a model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
 //! - [`task`]: what a model means: instances to tensors, tensors to predictions
 //! - [`preprocess`]: pictures to tensors
@@ -19,5 +24,14 @@ pub mod cli;
 pub mod config;
 pub mod endpoint;
 pub mod engine;
+pub mod http;
+pub mod observe;
+pub mod preprocess;
+pub mod protocol;
+pub mod repository;
 pub mod scheduler;
+pub mod server;
+pub mod service;
+pub mod startup;
+pub mod task;
 pub mod tensor;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -16,13 +17,13 @@ use crate::engine::Engine;
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
-use crate::observe::{LogControl, LogError, LogFormat, LogSettings, Metrics, start_logging};
-use crate::scheduler::{Scheduler, SchedulerSettings};
+use crate::observe::{LogControl, LogError, LogFormat, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
 use crate::service::{Service, WorkPool};
 use crate::startup::{ModelKey, Plan, StartupError, load_options};
 use crate::endpoint::ServedModel;
-use crate::repository::{self, LoadOptions, ModelFolder};
+use crate::repository;
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]
@@ -222,7 +223,10 @@ fn served(loaded: repository::LoadedModel, settings: &Settings, metrics: &Metric
         max_batch: None,
         max_delay: settings.engine.max_delay,
     };
-    let observer = Arc::new(metrics.model(&loaded.name, &version));
+    let observer = Arc::new(QueueObserver {
+        metrics: metrics.model(&loaded.name, &version),
+        fixed_batch: loaded.engine.fixed_batch(),
+    });
     ServedModel {
         signature: loaded.engine.signature().clone(),
         provider: loaded.engine.provider().to_string(),
@@ -244,8 +248,9 @@ struct QueueObserver {
 }
 
 impl SchedulerObserver for QueueObserver {
-    fn queue_changed(&self, items: usize, bytes: usize) {
+    fn queue_changed(&self, items: usize, bytes: usize, expected_wait: Duration) {
         self.metrics.queue(items, bytes);
+        self.metrics.expected_wait(expected_wait);
     }
 
     fn batch_formed(&self, size: usize) {

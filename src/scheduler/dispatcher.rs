@@ -178,7 +178,7 @@ impl Dispatcher {
         let queued = (self.gate.items(), self.gate.bytes());
         if queued != self.reported {
             self.reported = queued;
-            self.observer.queue_changed(queued.0, queued.1);
+            self.observer.queue_changed(queued.0, queued.1, self.gate.expected_wait(1));
         }
     }
 

@@ -19,11 +19,12 @@ pub enum Departure {
 /// Called on the path of a request, so an implementation only adds to a counter: it must not block, and not panic.
 /// `()` is the one that ignores everything.
 pub trait SchedulerObserver: Send + Sync + 'static {
-    /// The number of items admitted and not yet dispatched, and their bytes, as the dispatcher last saw them. Shares
+    /// The number of items admitted and not yet dispatched, their bytes, and how long an item that
+    /// comes now would wait, as the dispatcher last saw them. Shares
     /// that are taken and given back in between are not told; [`Scheduler::queue_length`](super::Scheduler::queue_length)
     /// is exact at any time.
-    fn queue_changed(&self, items: usize, bytes: usize) {
-        let _ = (items, bytes);
+    fn queue_changed(&self, items: usize, bytes: usize, expected_wait: Duration) {
+        let _ = (items, bytes, expected_wait);
     }
 
     /// A batch of `size` items is handed to the engine.

@@ -416,7 +416,7 @@ async fn an_observer_sees_it_all() {
         }
     }
     impl SchedulerObserver for Record {
-        fn queue_changed(&self, items: usize, bytes: usize) {
+        fn queue_changed(&self, items: usize, bytes: usize, _expected_wait: Duration) {
             self.add(format!("queue {items} {bytes}"));
         }
         fn batch_formed(&self, size: usize) {

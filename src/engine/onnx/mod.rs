@@ -11,6 +11,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -199,7 +200,7 @@ impl OnnxModel {
     pub fn start(self, name: &str, example: Option<Item>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
         let Self { mut sessions, provider, max_batch } = self;
         let signature = sessions[0].signature().clone();
-        let concurrency = sessions.len();
+        let (concurrency, fixed_batch) = (sessions.len(), sessions[0].fixed_batch());
         let mut warm_up = Duration::ZERO;
         let mut outputs = None;
         for session in &mut sessions {
@@ -221,7 +222,7 @@ impl OnnxModel {
                 .spawn(move || work(session, &inbox))
                 .map_err(|error| LoadError::WarmUp(format!("no thread could be started: {error}")))?;
         }
-        Ok((OnnxEngine { signature, provider, max_batch, concurrency, jobs }, outputs))
+        Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, jobs }, outputs))
     }
 }
 
@@ -243,7 +244,7 @@ fn cores() -> usize {
 }
 
 struct Job {
-    batch: Vec<Item>,
+    batch: Arc<[Item]>,
     reply: oneshot::Sender<Result<Vec<Item>, EngineError>>,
 }
 
@@ -267,10 +268,16 @@ pub struct OnnxEngine {
     provider: Provider,
     max_batch: usize,
     concurrency: usize,
+    fixed_batch: Option<usize>,
     jobs: Sender<Job>,
 }
 
 impl OnnxEngine {
+    /// The length of axis 0, when the model fixes it; smaller batches are padded to it.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        self.fixed_batch
+    }
+
     /// What computes.
     pub fn provider(&self) -> Provider {
         self.provider
@@ -290,7 +297,7 @@ impl Engine for OnnxEngine {
         self.concurrency
     }
 
-    fn run(&self, batch: Vec<Item>) -> BoxFuture<Result<Vec<Item>, EngineError>> {
+    fn run(&self, batch: Arc<[Item]>) -> BoxFuture<Result<Vec<Item>, EngineError>> {
         let (reply, answer) = oneshot::channel();
         let sent = self.jobs.send(Job { batch, reply });
         Box::pin(async move {

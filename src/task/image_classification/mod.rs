@@ -9,7 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared};
 use crate::engine::Item;
-use crate::preprocess::{DecodeLimits, Preprocessor, sniff};
+use crate::preprocess::{DecodeLimits, Preprocessor, inspect};
 use crate::tensor::{ElementType, Tensor};
 
 mod base64;
@@ -90,7 +90,7 @@ impl ImageClassification {
         Ok(Prepared {
             item: vec![tensor],
             times: PreparationTimes { decode: base64 + times.decode, preprocess: times.resize },
-            image: Some(ImageFacts { format: sniff(file).map_or("unknown", |format| format.name()), bytes: file.len() }),
+            image: Some(ImageFacts { format: inspect(file).map_or("unknown", |image| image.format.name()), bytes: file.len() }),
         })
     }
 

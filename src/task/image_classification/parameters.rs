@@ -39,7 +39,7 @@ pub fn parse(json: Option<&[u8]>) -> Result<Form, InputError> {
         _ => return Err(InputError::new("", "must be an object, null or absent")),
     };
     // Protobuf clients may write either case, and Node's sends null for what is unset.
-    let parameter = |names: [&str; 2]| {
+    let parameter = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| parameters.get(name).filter(|value| !value.is_null()).map(|value| (name, value)))
     };
     refuse_unknown(&parameters)?;
