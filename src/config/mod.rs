@@ -2,7 +2,7 @@
 //!
 //! The layers, each over those before it: the built-in `config.toml`, a file, variables `TESSERA__SECTION__KEY`,
 //! Vertex AI's variables `AIP_*`, and flags. [`load`] merges them as trees in which each value knows where it was set
-//! ([`layers`]), then reads the result by type and range ([`reader`]) into [`Settings`]. The built-in file is also
+//! (`layers`), then reads the result by type and range (`reader`) into [`Settings`]. The built-in file is also
 //! the list of the names that exist, so a key can't be without documentation.
 //!
 //! Nothing here, and nothing that is handed settings, reads the process's environment: that is a parameter.
