@@ -2,9 +2,13 @@
 //!
 //! The modules, from the outside in. Each knows only those below it:
 //!
-//! - [`cli`]: the commands and their arguments; above everything else
-//! - [`config`]: settings from file, environment and flags; beside the path, read once at the start
-//! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
+//! - [`http`]: bytes to requests, outcomes to bytes
+//! - [`admin`]: the operator's port
+//! - [`startup`]: from settings to endpoints
+//! - [`service`]: from a parsed request to predictions
+//! - [`endpoint`]: which deployed model answers
+//! - [`repository`]: models on disk, found, understood, loaded
+//! - [`scheduler`]: the queue of a model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
 //! - [`task`]: what a model means: instances to tensors, tensors to predictions
 //! - [`preprocess`]: pictures to tensors
@@ -15,6 +19,7 @@
 //! [`cli`] (the commands).
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod endpoint;
