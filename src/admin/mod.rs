@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::http::operations::{self, Operations};
 use crate::observe::LogControl;
 
-/// The routes of [`operations`](crate::http::operations), `GET /` that lists them, and `GET` and `PUT /log-level`.
+/// The routes of [`operations`], `GET /` that lists them, and `GET` and `PUT /log-level`.
 pub fn router(operations: Operations, log: LogControl) -> Router {
     let routes = ["/metrics", "/health", "/readyz", "/livez", "/log-level"];
     Router::new()

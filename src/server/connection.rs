@@ -1,6 +1,7 @@
 //! One connection from accept to close.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Verdict};
 use super::socket::{Socket, has_unread};
-use super::{Drain, ServerSettings};
+use super::{Drain, QUIET_GRACE, ServerSettings};
 
 /// Serves `stream` until it closes. HTTP/1.1 and HTTP/2 (with prior knowledge) are told apart by their first bytes.
 pub(super) async fn serve(
@@ -65,34 +67,57 @@ pub(super) async fn serve(
 
     let mut retired = false;
     let mut watching = true;
+    let mut timer = pin!(tokio::time::sleep(settings.header_timeout));
     loop {
         let current = *phase.borrow_and_update();
-        let wake = match activity.judge(current, &settings) {
-            Verdict::Until(instant) => instant,
-            Verdict::Cut(reason) => {
-                tracing::debug!(%peer, reason, "connection cut");
-                return;
+        // Judged after each poll, as that is when something may have happened.
+        let step = poll_fn(|cx| {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Step::Ended(result));
             }
-            Verdict::Retire if retired || has_unread(&stream) => {
-                tokio::time::Instant::now() + super::QUIET_GRACE / 4
+            let wake = match activity.judge(current, &settings) {
+                Verdict::Until(instant) => instant,
+                Verdict::Cut(reason) => return Poll::Ready(Step::Cut(reason)),
+                Verdict::Retire if retired || has_unread(&stream) => {
+                    Instant::now() + QUIET_GRACE / 4
+                }
+                Verdict::Retire => return Poll::Ready(Step::Retire),
+            };
+            // A timer that is too early only makes us look once more; setting it for each poll would cost more.
+            if timer.is_elapsed() || wake < timer.deadline() {
+                timer.as_mut().reset(wake);
             }
-            Verdict::Retire => {
-                retired = true;
-                connection.as_mut().graceful_shutdown();
-                continue;
+            timer.as_mut().poll(cx).map(|()| Step::Again)
+        });
+        let step = tokio::select! {
+            biased;
+            step = step => step,
+            changed = phase.changed(), if watching => {
+                watching = changed.is_ok();
+                Step::Again
             }
         };
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%peer, %error, "connection ended with an error");
-                }
-                return;
+        match step {
+            Step::Again => {}
+            Step::Retire => {
+                retired = true;
+                connection.as_mut().graceful_shutdown();
             }
-            () = tokio::time::sleep_until(wake) => {}
-            changed = phase.changed(), if watching => watching = changed.is_ok(),
+            Step::Cut(reason) => return tracing::debug!(%peer, reason, "connection cut"),
+            Step::Ended(Ok(())) => return,
+            Step::Ended(Err(error)) => {
+                return tracing::debug!(%peer, %error, "connection ended with an error");
+            }
         }
     }
+}
+
+/// What a look at the connection led to.
+enum Step {
+    Again,
+    Retire,
+    Cut(&'static str),
+    Ended(Result<(), Box<dyn std::error::Error + Send + Sync>>),
 }
 
 async fn answer(

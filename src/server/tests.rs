@@ -179,7 +179,12 @@ async fn the_backlog_is_answered() {
     .unwrap();
     let mut clients = Vec::new();
     for _ in 0..200 {
-        clients.push(TcpStream::connect(server.local_addr()).await.unwrap());
+        let mut client = TcpStream::connect(server.local_addr()).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n")
+            .await
+            .unwrap();
+        clients.push(client);
     }
     drain.begin(); // Before the first accept.
     let served =
