@@ -154,7 +154,9 @@ fn parse_level(text: &str) -> Result<EnvFilter, LogError> {
             return Err(invalid());
         }
     }
-    EnvFilter::builder().parse(text).map_err(|_| invalid())
+    // ONNX Runtime tells at info what it does to each node of each graph: heard only by who asks for `ort=info`.
+    let quiet = if text.contains("ort=") { "" } else { ",ort=warn" };
+    EnvFilter::builder().parse(format!("{text}{quiet}")).map_err(|_| invalid())
 }
 
 /// Panics of any thread go to the log, within the span in which they happen, instead of to stderr.

@@ -194,8 +194,8 @@ fn check_outputs(task: &Task, outputs: &[Tensor]) -> Result<(), String> {
     Err(format!("the model gives {scores} scores for a picture, but there are {} labels", task.labels.len()))
 }
 
-/// The size of a model's file and of external data beside it.
-fn file_bytes(file: &Path) -> u64 {
+/// The size in bytes of a model's file and of external data beside it.
+pub fn file_bytes(file: &Path) -> u64 {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let is_data = |path: &Path| {
         path.extension().is_some_and(|extension| extension == "data" || extension.to_string_lossy().starts_with("onnx_data"))

@@ -11,7 +11,7 @@ mod load;
 mod manifest;
 
 pub use folder::{ModelFolder, find_models};
-pub use load::{LoadOptions, LoadedModel, describe, load};
+pub use load::{LoadOptions, LoadedModel, describe, file_bytes, load};
 pub use manifest::Manifest;
 
 /// Why models can't be served. Each text names the file and what to do.
