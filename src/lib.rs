@@ -1,1 +1,2 @@
 //! Tessera
+pub mod preprocess;

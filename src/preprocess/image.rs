@@ -1,0 +1,122 @@
+//! RGB8 pixels in a buffer that is used again and again.
+
+/// Readable bytes behind the last pixel, so that vector loads may run over the end.
+pub(super) const PADDING: usize = 32;
+
+/// A thread does not keep more than this between pictures, in bytes (about 5 megapixels).
+const KEEP: usize = 16 << 20;
+
+/// RGB8 pixels, rows from the top without padding between them.
+#[derive(Debug, Default)]
+pub(super) struct RgbImage {
+    width: usize,
+    height: usize,
+    /// At least `width * height * 3 + PADDING` bytes; longer after a larger picture.
+    data: Vec<u8>,
+}
+
+impl RgbImage {
+    pub const fn new() -> Self {
+        Self {
+            width: 0,
+            height: 0,
+            data: Vec::new(),
+        }
+    }
+
+    /// Sets the size; the pixels are whatever was there before.
+    pub fn reset(&mut self, width: usize, height: usize) {
+        let length = width * height * 3 + PADDING;
+        grow(&mut self.data, length);
+        (self.width, self.height) = (width, height);
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    pub fn pixels(&self) -> &[u8] {
+        &self.data[..self.width * self.height * 3]
+    }
+
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        &mut self.data[..self.width * self.height * 3]
+    }
+
+    /// The pixels and [`PADDING`] bytes of no meaning.
+    pub fn padded(&self) -> &[u8] {
+        &self.data[..self.width * self.height * 3 + PADDING]
+    }
+
+    /// The pixels and [`PADDING`] bytes of no meaning.
+    pub fn padded_mut(&mut self) -> &mut [u8] {
+        &mut self.data[..self.width * self.height * 3 + PADDING]
+    }
+
+    /// Gives back memory that only a very large picture needed.
+    pub fn trim(&mut self) {
+        trim(&mut self.data);
+        if self.data.is_empty() {
+            (self.width, self.height) = (0, 0);
+        }
+    }
+}
+
+/// The first `length` bytes of `buffer`, which grows where needed and never shrinks.
+pub(super) fn grow<T: Copy + Default>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
+    if buffer.len() < length {
+        // Growing in place would copy the old bytes, which nobody reads.
+        buffer.clear();
+        buffer.reserve_exact(length);
+        buffer.resize(length, T::default());
+    }
+    &mut buffer[..length]
+}
+
+/// Drops the buffer if it is larger than a thread should keep.
+pub(super) fn trim<T>(buffer: &mut Vec<T>) {
+    if buffer.capacity() * size_of::<T>() > KEEP {
+        *buffer = Vec::new();
+    }
+}
+
+/// `round(v / 255)` for v up to 65,535, as Pillow's `MULDIV255` computes it.
+pub(super) fn div_255(v: u32) -> u32 {
+    let v = v + 128;
+    ((v >> 8) + v) >> 8
+}
+
+/// Turns `pixels` grey samples at the start of `rgb` into RGB, in place from the end.
+pub(super) fn spread_grey(rgb: &mut [u8], pixels: usize) {
+    for i in (0..pixels).rev() {
+        let grey = rgb[i];
+        rgb[3 * i..3 * i + 3].fill(grey);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn div_255_rounds() {
+        for v in 0..=255 * 255_u32 {
+            assert_eq!(div_255(v), (f64::from(v) / 255.0).round() as u32, "{v}");
+        }
+    }
+
+    #[test]
+    fn large_buffers_are_given_back() {
+        let mut image = RgbImage::new();
+        image.reset(4000, 4000);
+        image.trim();
+        assert_eq!(image.data.capacity(), 0);
+        image.reset(10, 10);
+        image.trim();
+        assert_eq!(image.pixels().len(), 300);
+    }
+}

@@ -1,0 +1,149 @@
+//! JPEG to RGB8, with the checks that both references make and the decoder does not.
+//!
+//! Truncated data is refused even when only the end marker is missing; damage inside the scan is
+//! decoded as it is, as Pillow and TensorFlow do.
+
+pub(super) mod markers;
+
+#[cfg(feature = "exact-jpeg")]
+mod turbo;
+#[cfg(feature = "exact-jpeg")]
+use turbo as backend;
+
+#[cfg(not(feature = "exact-jpeg"))]
+mod fallback;
+#[cfg(not(feature = "exact-jpeg"))]
+use fallback as backend;
+
+use super::error::ImageError;
+use super::format::Format;
+use super::image::{self, RgbImage};
+use super::spec::{JpegDct, Reference};
+use markers::Outline;
+
+/// Whether this build decodes JPEG bit for bit as the references do (feature `exact-jpeg`).
+pub const EXACT: bool = cfg!(feature = "exact-jpeg");
+
+/// Decoder state that is kept between images: a C handle, or nothing in the fallback.
+pub(super) use backend::Decoder;
+
+/// A progressive picture costs its size once per scan. Files in the wild have about ten scans.
+const FREE_SCANS: u64 = 32;
+/// Beyond [`FREE_SCANS`], the scans of a picture may cost this many pixels in all.
+const SCAN_BUDGET_PIXELS: u64 = 100_000_000;
+/// No file needs more; libjpeg-turbo's own limit is the same.
+const MAX_SCANS: u64 = 500;
+
+/// Reads the size from the frame header.
+pub(super) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
+    let outline = markers::outline(bytes)?;
+    if outline.precision != 8 {
+        return Err(ImageError::Unsupported {
+            kind: "a JPEG of more than 8 bits per sample",
+        });
+    }
+    match outline.process {
+        0xc0..=0xc2 => {}
+        0xc9..=0xcb => {
+            return Err(ImageError::Unsupported {
+                kind: "an arithmetic-coded JPEG",
+            });
+        }
+        _ => {
+            return Err(ImageError::Unsupported {
+                kind: "a lossless or hierarchical JPEG",
+            });
+        }
+    }
+    if outline.width == 0 || outline.height == 0 {
+        return Err(corrupt("its header declares no pixels"));
+    }
+    Ok(outline)
+}
+
+/// Decodes the picture that `outline` describes into `out`.
+///
+/// `work` is scratch for four-component pictures.
+pub(super) fn decode(
+    decoder: &mut Decoder,
+    bytes: &[u8],
+    outline: &Outline<'_>,
+    dct: JpegDct,
+    reference: Reference,
+    work: &mut Vec<u8>,
+    out: &mut RgbImage,
+) -> Result<(), ImageError> {
+    if outline.multiple_scans {
+        let scans = markers::scans(bytes, outline.first_scan).count;
+        let cost = scans.saturating_mul(outline.pixels());
+        if scans > MAX_SCANS || (scans > FREE_SCANS && cost > SCAN_BUDGET_PIXELS) {
+            return Err(ImageError::TooCostly {
+                format: Format::Jpeg,
+                detail: "it has far too many scans for its size",
+            });
+        }
+    }
+    let (width, height) = (outline.width as usize, outline.height as usize);
+    out.reset(width, height);
+    if outline.components == 4 {
+        let cmyk = image::grow(work, width * height * 4);
+        decoder.decode(bytes, outline, dct, 4, cmyk)?;
+        let inverted = !EXACT || reference == Reference::Pillow || outline.adobe;
+        cmyk_to_rgb(cmyk, out.pixels_mut(), reference, inverted);
+        return Ok(());
+    }
+    decoder.decode(bytes, outline, dct, 3, out.pixels_mut())
+}
+
+/// Whether the entropy-coded data runs out before an end marker.
+fn ends_early(bytes: &[u8], outline: &Outline<'_>) -> bool {
+    !markers::scans(bytes, outline.first_scan).complete
+}
+
+fn corrupt(detail: &'static str) -> ImageError {
+    ImageError::Corrupt {
+        format: Format::Jpeg,
+        detail,
+    }
+}
+
+fn truncated() -> ImageError {
+    ImageError::Truncated {
+        format: Format::Jpeg,
+    }
+}
+
+/// `stored` holds C, M, Y, K as in the file, so 255 minus the ink where it is inverted: Pillow takes
+/// every file as inverted, TensorFlow those with an Adobe marker. They round differently as well.
+fn cmyk_to_rgb(stored: &[u8], rgb: &mut [u8], reference: Reference, inverted: bool) {
+    let flip = if inverted { 0 } else { 255 };
+    for (cmyk, rgb) in stored.chunks_exact(4).zip(rgb.chunks_exact_mut(3)) {
+        let white = u32::from(cmyk[3] ^ flip);
+        for (ink, out) in cmyk.iter().zip(rgb) {
+            let paper = u32::from(ink ^ flip);
+            *out = match reference {
+                Reference::TensorFlow => (paper * white / 255) as u8,
+                Reference::Pillow => {
+                    white.saturating_sub(image::div_255((255 - paper) * white)) as u8
+                }
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_cmyk_formulas_differ_by_rounding_only() {
+        let stored = [200, 100, 50, 128];
+        let (mut pillow, mut tensorflow, mut plain) = ([0; 3], [0; 3], [0; 3]);
+        cmyk_to_rgb(&stored, &mut pillow, Reference::Pillow, true);
+        cmyk_to_rgb(&stored, &mut tensorflow, Reference::TensorFlow, true);
+        cmyk_to_rgb(&stored, &mut plain, Reference::TensorFlow, false);
+        assert_eq!(pillow, [100, 50, 25]);
+        assert_eq!(tensorflow, [100, 50, 25]);
+        assert_eq!(plain, [27, 77, 102]);
+    }
+}
