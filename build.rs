@@ -1,1 +1,18 @@
-fn main(){}
+//! Says what a missing assembler costs: cargo does not show the warnings of dependencies.
+
+use std::env;
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=PATH");
+    let exact = env::var_os("CARGO_FEATURE_EXACT_JPEG").is_some();
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch.starts_with("x86"));
+    if exact && x86 && Command::new("nasm").arg("-v").output().is_err() {
+        println!(
+            "cargo:warning=nasm is not installed: JPEG decoding will be about 2.6 times slower \
+             (the pixels stay the same). Install it (apt install nasm, dnf install nasm, brew \
+             install nasm), then run `cargo clean -p mozjpeg-sys` and build again."
+        );
+    }
+}

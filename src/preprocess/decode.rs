@@ -149,6 +149,12 @@ impl Decoder {
         let mut decoder = open(format, encoded)?;
         let (width, height) = decoder.dimensions();
         check_pixels(width, height, limits)?;
+        if width == 0 || height == 0 {
+            return Err(ImageError::Corrupt {
+                format,
+                detail: "its header declares no pixels",
+            });
+        }
         let (columns, rows) = (width as usize, height as usize);
         let color = decoder.color_type();
         let bytes = columns * rows * usize::from(color.bytes_per_pixel());

@@ -90,6 +90,7 @@ pub(super) fn div_255(v: u32) -> u32 {
     ((v >> 8) + v) >> 8
 }
 
+#[cfg(not(feature = "exact-jpeg"))]
 /// Turns `pixels` grey samples at the start of `rgb` into RGB, in place from the end.
 pub(super) fn spread_grey(rgb: &mut [u8], pixels: usize) {
     for i in (0..pixels).rev() {

@@ -14,9 +14,12 @@ mod exif;
 mod format;
 mod geometry;
 mod golden;
+mod hostile;
+mod hugging_face;
 mod image;
 mod jpeg;
 mod normalise;
+mod overrides;
 mod resize;
 mod spec;
 
@@ -25,9 +28,12 @@ pub use error::{ImageError, SpecError};
 pub use format::Format;
 pub use geometry::{Crop, CropOffset, Resize};
 pub use jpeg::EXACT;
+pub use overrides::{
+    CropSetting, FilterSetting, PreprocessOverrides, ShortestEdge, Sides, SizeSetting,
+};
 pub use resize::taps::Filter;
 pub use spec::{
-    Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, Preset, PreprocessSpec, PreprocessOverrides,
+    Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, Preset, PreprocessSpec,
     Resampler,
 };
 

@@ -36,12 +36,9 @@ impl Tables {
 
 /// Each reference computes the same value by other steps, in f32 but for Pillow's rescaling.
 fn level_value(level: u8, spec: &PreprocessSpec, channel: usize) -> f32 {
-    let rescaled = |v: f64| match spec.rescale_factor {
-        Some(factor) => {
-            let offset = if spec.rescale_offset { 127.5 } else { 0.0 };
-            ((v - offset) * factor) as f32
-        }
-        None => v as f32,
+    let rescaled = |v: f64| {
+        let value = spec.rescale_factor.map_or(v as f32, |factor| (v * factor) as f32);
+        if spec.rescale_offset { value - 1.0 } else { value }
     };
     let Some(normalise) = spec.normalise else {
         return rescaled(f64::from(level));

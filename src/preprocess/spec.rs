@@ -132,7 +132,7 @@ pub struct PreprocessSpec {
     pub crop_offset: CropOffset,
     /// What levels 0 to 255 are multiplied with.
     pub rescale_factor: Option<f64>,
-    /// Whether 127.5 is subtracted before rescaling (EfficientNet).
+    /// Whether 1 is subtracted after rescaling (EfficientNet).
     pub rescale_offset: bool,
     /// Mean and deviation, unless turned off.
     pub normalise: Option<Normalise>,
@@ -307,11 +307,3 @@ impl PreprocessSpec {
 
 /// Largest side of a tensor, in pixels: ten times what vision models take.
 const MAX_SIDE: u32 = 8192;
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
-pub struct PreprocessOverrides { #[serde(skip)] pub layout: Option<Layout> }
-impl PreprocessSpec {
-    #[allow(missing_docs)]
-    pub fn resolve(_j: Option<&str>, o: &PreprocessOverrides) -> Result<Self, SpecError> { let mut s = Self::from_preset(Preset::HuggingFace); s.layout = o.layout.unwrap_or(Layout::Nchw); Ok(s) }
-}

@@ -1,5 +1,7 @@
 //! Separable convolution of 8-bit RGB in fixed point, with 8 bits between the passes.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::super::geometry::Plan;
 use super::super::image::RgbImage;
 use super::taps::{Axis, Filter, Rounding, Taps};
@@ -111,13 +113,25 @@ pub(crate) fn copy(
 
 /// Resamples the rows of `image` from number `top` on, as many as `out` has. Weights count
 /// columns from `origin` on.
+#[cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
 fn pass_horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::horizontal(image, taps, top, origin, out) };
+    }
     plain::horizontal(image, taps, top, origin, out);
 }
 
 /// Resamples the columns of `image` from number `left` on, as many as `out` has. Weights count
 /// rows from `origin` on.
+#[cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
 fn pass_vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out: &mut RgbImage) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::vertical(image, taps, left, origin, out) };
+    }
     plain::vertical(image, taps, left, origin, out);
 }
 
@@ -180,6 +194,113 @@ mod plain {
                 for (out, sum) in out.iter_mut().zip(sums) {
                     *out = (sum >> taps.precision()).clamp(0, 255) as u8;
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pixels that look like noise, the same in every run.
+    fn noise(width: usize, height: usize) -> RgbImage {
+        let mut image = RgbImage::new();
+        image.reset(width, height);
+        let mut state = 0x9e37_79b9_u32;
+        for pixel in image.pixels_mut() {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            // Extremes as well, so that sums reach the ends of their range.
+            *pixel = match state >> 30 {
+                0 => 0,
+                1 => 255,
+                _ => state as u8,
+            };
+        }
+        image
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    #[allow(unsafe_code)]
+    fn vector_passes_are_the_plain_ones() {
+        if !std::arch::is_x86_feature_detected!("avx2") {
+            return;
+        }
+        let mut taps = Taps::new();
+        let (mut expected, mut actual) = (RgbImage::new(), RgbImage::new());
+        let sizes = [(640, 224), (1, 5), (2, 1), (7, 3), (3, 40), (1000, 9), (37, 37), (33, 32)];
+        for (input, output) in sizes {
+            for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
+                for rounding in [Rounding::Pillow, Rounding::Torchvision] {
+                    for (first, count) in [(0, output), (output / 3, output - output / 3)] {
+                        taps.prepare(Axis {
+                            input,
+                            output,
+                            first,
+                            count,
+                            filter,
+                            rounding,
+                            antialias: true,
+                        });
+                        for other in [1, 5, 43] {
+                            let image = noise(input, other + 2);
+                            expected.reset(count, other);
+                            actual.reset(count, other);
+                            plain::horizontal(&image, &taps, 1, 0, &mut expected);
+                            // SAFETY: AVX2 was found above.
+                            unsafe { avx2::horizontal(&image, &taps, 1, 0, &mut actual) };
+                            assert!(expected.pixels() == actual.pixels(), "{input} to {output}");
+                            let image = noise(other + 2, input);
+                            expected.reset(other, count);
+                            actual.reset(other, count);
+                            plain::vertical(&image, &taps, 1, 0, &mut expected);
+                            // SAFETY: AVX2 was found above.
+                            unsafe { avx2::vertical(&image, &taps, 1, 0, &mut actual) };
+                            assert!(expected.pixels() == actual.pixels(), "{input} to {output}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_is_a_part_of_the_whole() {
+        use super::super::super::geometry::Window;
+        let image = noise(97, 61);
+        let (mut whole, mut part) = (RgbImage::new(), RgbImage::new());
+        let mut work = Workspace::new();
+        for resized in [(40, 30), (97, 30), (40, 61), (90, 20), (200, 150), (97, 61)] {
+            for rounding in [Rounding::Pillow, Rounding::Torchvision] {
+                let mut run = |window, out: &mut RgbImage| {
+                    let plan = Plan {
+                        resized,
+                        window,
+                        placed: (0, 0),
+                        output: resized,
+                    };
+                    resize(&image, &plan, Filter::Bicubic, rounding, true, &mut work, out);
+                };
+                let all = Window {
+                    left: 0,
+                    top: 0,
+                    width: resized.0,
+                    height: resized.1,
+                };
+                run(all, &mut whole);
+                let window = Window {
+                    left: 9,
+                    top: 7,
+                    width: 20,
+                    height: 11,
+                };
+                run(window, &mut part);
+                let mut expected = RgbImage::new();
+                copy(&whole, 9, 7, 20, 11, &mut expected);
+                assert!(expected.pixels() == part.pixels(), "{resized:?} {rounding:?}");
             }
         }
     }

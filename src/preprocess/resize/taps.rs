@@ -136,35 +136,27 @@ impl Taps {
             return;
         }
         self.axis = None;
-        let scale = axis.input as f64 / axis.output as f64;
-        let filter_scale = if axis.antialias { scale.max(1.0) } else { 1.0 };
-        let support = axis.filter.support() * filter_scale;
+        let kernel = Kernel::new(&axis);
         // No more weights than pixels, and an even number of them.
-        let longest = (support.ceil() as usize * 2 + 1).min(axis.input);
-        self.stride = longest.next_multiple_of(2);
+        self.stride = kernel.longest.next_multiple_of(2);
         self.spans.clear();
         self.real.clear();
         self.real.resize(self.stride * axis.count, 0.0);
         let mut largest = 0.0_f64;
         let rows = self.real.chunks_exact_mut(self.stride);
         for (output, row) in (axis.first..axis.first + axis.count).zip(rows) {
-            let centre = (output as f64 + 0.5) * scale;
-            let first = ((centre - support + 0.5) as isize).max(0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(axis.input);
-            // Positions far outside leave nothing; one pixel keeps the sums defined.
-            let first = first.min(axis.input - 1);
-            let row = &mut row[..(end.max(first + 1) - first).min(longest)];
-            let mut sum = 0.0;
-            for (i, weight) in row.iter_mut().enumerate() {
-                let x = ((i + first) as f64 - centre + 0.5) * (1.0 / filter_scale);
-                *weight = axis.filter.weight(x);
-                sum += *weight;
-            }
-            if sum != 0.0 {
-                row.iter_mut().for_each(|weight| *weight /= sum);
-            }
+            let (first, count) = kernel.weigh(output, row);
             largest = row.iter().copied().fold(largest, f64::max);
-            self.spans.push((first as u32, row.len() as u32));
+            self.spans.push((first as u32, count as u32));
+        }
+        // PyTorch chooses the precision by all weights, whatever is cropped afterwards.
+        if axis.rounding == Rounding::Torchvision && axis.output <= MOST_LOOKED_AT {
+            let mut row = vec![0.0; self.stride];
+            let window = axis.first..axis.first + axis.count;
+            for output in (0..axis.output).filter(|output| !window.contains(output)) {
+                kernel.weigh(output, &mut row);
+                largest = row.iter().copied().fold(largest, f64::max);
+            }
         }
         self.precision = match axis.rounding {
             Rounding::Pillow => 22,
@@ -213,6 +205,7 @@ impl Taps {
         (first as usize, &self.weights[start..start + count as usize])
     }
 
+    #[cfg(any(test, target_arch = "x86_64"))]
     /// First input position and packed weights (low, high) of output number `i`; a pair may reach
     /// one position further than [`Self::of`], with weight zero. No high halves where 16 bits are
     /// all.
@@ -224,11 +217,70 @@ impl Taps {
         (first as usize, &self.low[range], high)
     }
 
+    /// Whether weights are wider than 16 bits.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_wide(&self) -> bool {
+        !self.high.is_empty()
+    }
+
     /// The range of input positions that have a weight.
     pub fn needed(&self) -> std::ops::Range<usize> {
         let first = self.spans.iter().map(|s| s.0).min().unwrap_or(0);
         let end = self.spans.iter().map(|s| s.0 + s.1).max().unwrap_or(0);
         first as usize..end as usize
+    }
+}
+
+/// Beyond so many outputs, of which a crop needs a few, weights repeat themselves.
+const MOST_LOOKED_AT: usize = 1 << 16;
+
+/// The real weights of an axis.
+struct Kernel {
+    filter: Filter,
+    input: usize,
+    scale: f64,
+    filter_scale: f64,
+    support: f64,
+    /// Most weights that an output has.
+    longest: usize,
+}
+
+impl Kernel {
+    fn new(axis: &Axis) -> Self {
+        let scale = axis.input as f64 / axis.output as f64;
+        let filter_scale = if axis.antialias { scale.max(1.0) } else { 1.0 };
+        let support = axis.filter.support() * filter_scale;
+        Self {
+            filter: axis.filter,
+            input: axis.input,
+            scale,
+            filter_scale,
+            support,
+            longest: (support.ceil() as usize * 2 + 1).min(axis.input),
+        }
+    }
+
+    /// Writes the weights of one output to the start of `row`; the rest becomes zero. Returns the
+    /// first input position and the number of weights.
+    fn weigh(&self, output: usize, row: &mut [f64]) -> (usize, usize) {
+        let centre = (output as f64 + 0.5) * self.scale;
+        let first = ((centre - self.support + 0.5) as isize).max(0) as usize;
+        let end = ((centre + self.support + 0.5) as usize).min(self.input);
+        // Rounding may leave nothing at the edge; one pixel keeps the sum defined.
+        let first = first.min(self.input - 1);
+        let count = (end.max(first + 1) - first).min(self.longest);
+        let (weights, rest) = row.split_at_mut(count);
+        rest.fill(0.0);
+        let mut sum = 0.0;
+        for (i, weight) in weights.iter_mut().enumerate() {
+            let x = ((i + first) as f64 - centre + 0.5) * (1.0 / self.filter_scale);
+            *weight = self.filter.weight(x);
+            sum += *weight;
+        }
+        if sum != 0.0 {
+            weights.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        (first, count)
     }
 }
 
