@@ -61,10 +61,10 @@ doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps $(CARGO_FLAGS)
 
 bench: runtime ## the benchmarks of every stage
-	$(CARGO) bench $(CARGO_FLAGS)
+	$(CARGO) bench --bench '*' $(CARGO_FLAGS)
 
 bench-smoke: runtime ## each benchmark once, to see that it runs
-	$(CARGO) test --benches $(CARGO_FLAGS)
+	$(CARGO) test --bench '*' $(CARGO_FLAGS)
 
 image: ## the container image tessera:latest
 	scripts/build_image.sh cpu tessera:latest

@@ -20,8 +20,15 @@ missing() { # WHAT WHY COMMAND
     exit 1
 }
 
-command -v "${CARGO:-cargo}" >/dev/null ||
-    missing "Rust (cargo)" "it compiles Tessera" "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+rustup="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+command -v "${CARGO:-cargo}" >/dev/null || missing "Rust (cargo)" "it compiles Tessera" "$rustup"
+needed=$(sed -n 's/^rust-version = "1\.\([0-9]*\).*/\1/p' "$(dirname "$0")/../Cargo.toml")
+version=$("${CARGO:-cargo}" --version | sed 's/^cargo 1\.\([0-9]*\).*/\1/')
+if [ "$version" -lt "$needed" ]; then
+    # A distribution's package is often older; rustup's goes before it on the path.
+    if command -v rustup >/dev/null; then rustup="rustup update stable && rustup default stable"; fi
+    missing "Rust 1.$needed" "cargo here is 1.$version" "$rustup"
+fi
 command -v "${CC:-cc}" >/dev/null ||
     missing "A C compiler (${CC:-cc})" "it compiles the JPEG decoder and links" "$(install_command "gcc libc6-dev" "gcc")"
 command -v "${PYTHON:-python3}" >/dev/null ||
