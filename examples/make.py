@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the example pictures from public ones; needs `models/requirements-train.txt`.
+"""Make the example pictures from public ones; needs `models/requirements.txt`.
 
 The pictures come from the Python package `scikit-image` (pinned by sha256, only read) and from
 Debian's `dataset-fashion-mnist`. `README.md` says what each is and under which licence.
@@ -34,15 +34,26 @@ def fashion_mnist(data: Path, index: int) -> Image.Image:
 
 def main() -> int:
     """Parse the command line and write the four pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=HERE, help="folder to write into (default: %(default)s)")
-    parser.add_argument("--fashion-mnist", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="folder of the data set (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, default=HERE, help="folder to write into (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fashion-mnist",
+        type=Path,
+        default=Path("/usr/share/datasets/fashion-mnist"),
+        help="folder of the data set (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     out: Path = arguments.output
     # The cat at full colour resolution (4:4:4), the coffee with the usual halved one (4:2:0).
     scikit_image("chelsea.png").convert("RGB").save(out / "cat.jpg", quality=90, subsampling=0, optimize=True)
     scikit_image("coffee.png").convert("RGB").save(out / "coffee.jpg", quality=82, optimize=True)
-    scikit_image("camera.png").resize((256, 256), Image.Resampling.LANCZOS).save(out / "camera.png", optimize=True)
+    scikit_image("camera.png").resize((256, 256), Image.Resampling.LANCZOS).save(
+        out / "camera.png", optimize=True
+    )
     fashion_mnist(arguments.fashion_mnist, 0).save(out / "ankle-boot.png", optimize=True)
     for path in sorted([*out.glob("*.jpg"), *out.glob("*.png")]):
         print(f"{path}: {path.stat().st_size} bytes")

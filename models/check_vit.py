@@ -4,7 +4,7 @@
 The forward pass is written from the formulas of the papers - ViT (arXiv 2010.11929, equations
 1 to 4), attention (1706.03762), LayerNorm (1607.06450), GELU (1606.08415) - in float64, and shares
 no code with the exporter. It reads the weights from the ONNX file by their Hugging Face names.
-Exits with 1 if a logit differs by more than the tolerance. Needs `onnxruntime`.
+Exits with 1 if a logit differs by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ def forward(weights: dict[str, np.ndarray], config: dict, picture: np.ndarray) -
     for index in range(config["num_hidden_layers"]):
         layer = f"vit.encoder.layer.{index}"
         y = norm(z, f"{layer}.layernorm_before")
-        parts = [np.split(dense(y, f"{layer}.attention.attention.{part}"), heads, 1) for part in ("query", "key", "value")]
-        joined = np.concatenate([attend(q, k, v) for q, k, v in zip(*parts)], 1)
+        parts = [
+            np.split(dense(y, f"{layer}.attention.attention.{part}"), heads, 1)
+            for part in ("query", "key", "value")
+        ]
+        joined = np.concatenate([attend(q, k, v) for q, k, v in zip(*parts, strict=True)], 1)
         z = z + dense(joined, f"{layer}.attention.output.dense")
         y = gelu(dense(norm(z, f"{layer}.layernorm_after"), f"{layer}.intermediate.dense"))
         z = z + dense(y, f"{layer}.output.dense")
@@ -78,16 +81,32 @@ def forward(weights: dict[str, np.ndarray], config: dict, picture: np.ndarray) -
 
 def main() -> int:
     """Parse the command line, run both, print how far they are apart."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="model folder to check")
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="take the weights from this model folder (for an int8 model)")
-    parser.add_argument("--pictures", type=int, default=2, help="number of random pictures (default: %(default)s)")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest allowed difference of a logit (default: %(default)s)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="take the weights from this model folder (for an int8 model)",
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=2, help="number of random pictures (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        help="largest allowed difference of a logit (default: %(default)s)",
+    )
     arguments = parser.parse_args()
 
     config = json.loads((arguments.model / "config.json").read_text(encoding="utf-8"))
     source = onnx.load((arguments.weights or arguments.model) / "model.onnx")
-    weights = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in source.graph.initializer}
+    weights = {
+        tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in source.graph.initializer
+    }
     session = onnxruntime.InferenceSession(arguments.model / "model.onnx", providers=["CPUExecutionProvider"])
     taken = session.get_inputs()[0]
     count = taken.shape[0] if isinstance(taken.shape[0], int) else arguments.pictures
@@ -97,16 +116,17 @@ def main() -> int:
 
     (found,) = session.run(["logits"], {"pixel_values": pictures})
     found = found.astype(np.float64)
-    worst, cosine, agree = 0.0, 1.0, 0
+    differences, cosines, agree = [], [], 0
     for index, picture in enumerate(pictures):
         expected = forward(weights, config, picture.astype(np.float64))
-        worst = max(worst, float(np.abs(found[index] - expected).max()))
-        lengths = np.linalg.norm(found[index]) * np.linalg.norm(expected)
-        cosine = min(cosine, float(found[index] @ expected / lengths))
+        differences.append(np.abs(found[index] - expected).max())
+        cosines.append(found[index] @ expected / np.linalg.norm(found[index]) / np.linalg.norm(expected))
         agree += int(found[index].argmax() == expected.argmax())
-        print(f"picture {index + 1}/{count}: logits from {expected.min():.3f} to {expected.max():.3f}, largest difference so far {worst:.2e}", flush=True)
-    print(f"largest difference of a logit {worst:.3e} (tolerance {arguments.tolerance:.0e}), smallest cosine {cosine:.7f}, same first class {agree}/{count}")
-    # Written so that a NaN fails.
+        span = f"logits from {expected.min():.3f} to {expected.max():.3f}"
+        print(f"picture {index + 1}/{count}: {span}, largest difference {differences[-1]:.2e}", flush=True)
+    worst = float(np.max(differences))  # NaN if any is, unlike Python's max
+    print(f"largest difference of a logit {worst:.3e} (tolerance {arguments.tolerance:.0e})")
+    print(f"smallest cosine {np.min(cosines):.7f}, same first class {agree}/{count}")
     return 0 if worst <= arguments.tolerance else 1
 
 

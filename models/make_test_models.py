@@ -48,7 +48,9 @@ class Graph:
         self.initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
-    def colour(self, picture: str = "pixel_values", output: str = "logits", axes: tuple[int, int] = (2, 3)) -> str:
+    def colour(
+        self, picture: str = "pixel_values", output: str = "logits", axes: tuple[int, int] = (2, 3)
+    ) -> str:
         """Mean of each channel times the gain."""
         mean = self.add("ReduceMean", [picture], f"{output}.mean", axes=list(axes), keepdims=0)
         return self.add("Mul", [mean, self.constant("gain", [GAIN], self.dtype.type)], output)
@@ -63,7 +65,9 @@ class Graph:
             self.initializers,
         )  # fmt: skip
         opset = [helper.make_opsetid("", 17)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=8, producer_name="tessera make_test_models")
+        return helper.make_model(
+            graph, opset_imports=opset, ir_version=8, producer_name="tessera make_test_models"
+        )
 
 
 def colour() -> Graph:
@@ -200,7 +204,9 @@ class TestModel:
             "model_type": "colour",
         }
         huggingface.write_json(folder / "config.json", config)
-        huggingface.write_json(folder / "preprocessor_config.json", huggingface.preprocessor_config(self.size))
+        huggingface.write_json(
+            folder / "preprocessor_config.json", huggingface.preprocessor_config(self.size)
+        )
 
 
 MODELS = {
@@ -213,10 +219,16 @@ MODELS = {
     "onnx-folder": TestModel(colour, "the same, graph at onnx/model.onnx", file="onnx/model.onnx"),
     "slow": TestModel(slow, "the same, about 0.3 s a picture on one core"),
     "nan-on-black": TestModel(nan_on_black, "NaN logits for an all-black picture"),
-    "fails-on-bright": TestModel(fails_on_bright, "fails at run time where a picture's mean (of -1 to 1) is above 0.5"),
+    "fails-on-bright": TestModel(
+        fails_on_bright, "fails at run time where a picture's mean (of -1 to 1) is above 0.5"
+    ),
     "one-channel": TestModel(one_channel, "input of one channel: must be refused when loaded"),
-    "wrong-size": TestModel(colour, "the preprocessor makes 64x64, the graph takes 32x32: must be refused", size=2 * SIZE),
-    "missing-label": TestModel(colour, "three logits and two labels: must be refused", labels=("red", "green")),
+    "wrong-size": TestModel(
+        colour, "the preprocessor makes 64x64, the graph takes 32x32: must be refused", size=2 * SIZE
+    ),
+    "missing-label": TestModel(
+        colour, "three logits and two labels: must be refused", labels=("red", "green")
+    ),
     "corrupt": TestModel(colour, "a file that is not ONNX: must be refused", corrupt=True),
 }
 

@@ -72,14 +72,26 @@ def quantise(model: onnx.ModelProto, target: Path) -> None:
 
 def main() -> int:
     """Parse the command line and write the model folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = Path(__file__).resolve().parent.parent / "models-extra/vit-base/1"
-    parser.add_argument("output", nargs="?", type=Path, default=default, help="model folder to write (default: models-extra/vit-base/1)")
-    parser.add_argument("--size", choices=SIZES, default="base", help="architecture to begin with (default: %(default)s)")
+    parser.add_argument(
+        "output",
+        nargs="?",
+        type=Path,
+        default=default,
+        help="model folder to write (default: models-extra/vit-base/1)",
+    )
+    parser.add_argument(
+        "--size", choices=SIZES, default="base", help="architecture to begin with (default: %(default)s)"
+    )
     parser.add_argument("--layers", type=int, help="number of blocks instead of the size's")
     parser.add_argument("--width", type=int, help="hidden size instead of the size's")
     parser.add_argument("--heads", type=int, help="attention heads instead of the size's")
-    parser.add_argument("--mlp", type=int, help="width of the inner layer of each block instead of the size's")
+    parser.add_argument(
+        "--mlp", type=int, help="width of the inner layer of each block instead of the size's"
+    )
     parser.add_argument("--patch", type=int, help="side of a patch in pixels instead of 16")
     parser.add_argument("--labels", type=int, help="number of classes instead of 1000")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
@@ -96,12 +108,16 @@ def main() -> int:
         "num_hidden_layers": arguments.layers, "hidden_size": arguments.width, "num_attention_heads": arguments.heads,
         "intermediate_size": arguments.mlp, "patch_size": arguments.patch, "num_labels": arguments.labels,
     }  # fmt: skip
-    config = dataclasses.replace(SIZES[arguments.size], **{key: value for key, value in chosen.items() if value})
+    config = dataclasses.replace(
+        SIZES[arguments.size], **{key: value for key, value in chosen.items() if value}
+    )
     if config.hidden_size % config.num_attention_heads or config.image_size % config.patch_size:
         parser.error("the width must be a multiple of the heads, and 224 of the patch")
 
     start = time.monotonic()
-    print(f"making the weights of {config.num_hidden_layers} layers of width {config.hidden_size}", flush=True)
+    print(
+        f"making the weights of {config.num_hidden_layers} layers of width {config.hidden_size}", flush=True
+    )
     parameters = random_parameters(config, arguments.seed)
     if arguments.fp16:
         parameters = {name: value.astype(np.float16) for name, value in parameters.items()}
@@ -123,7 +139,9 @@ def main() -> int:
         onnx.save(model, path)
     labels = [f"LABEL_{index}" for index in range(config.num_labels)]
     huggingface.write_json(arguments.output / "config.json", vit.config_json(config, labels))
-    huggingface.write_json(arguments.output / "preprocessor_config.json", huggingface.preprocessor_config(config.image_size))
+    huggingface.write_json(
+        arguments.output / "preprocessor_config.json", huggingface.preprocessor_config(config.image_size)
+    )
     size = sum(file.stat().st_size for file in arguments.output.glob("model.onnx*")) / 1e6
     print(f"{path}: {count:,} parameters, {size:.1f} MB, {time.monotonic() - start:.1f} s")
     return 0

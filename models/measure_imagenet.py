@@ -2,8 +2,8 @@
 """Measure `models/imagenet`: labelled pictures, and that a batch gives what single pictures give.
 
 Without arguments it classifies the 20 labelled ImageNet pictures of the Python package `foolbox`
-(fetched, read, never installed and never committed). Needs `onnxruntime` and `pillow` too
-(`requirements-train.txt`). Exits with 1 if a batch and single pictures disagree.
+(fetched, read, never installed and never committed). Exits with 1 if a batch and single
+pictures disagree.
 """
 
 from __future__ import annotations
@@ -50,9 +50,15 @@ def labelled() -> list[tuple[str, Image.Image, int]]:
 def main() -> int:
     """Parse the command line, classify, and print a line a picture."""
     here = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", nargs="*", type=Path, help="pictures to classify instead of the labelled ones")
-    parser.add_argument("--model", type=Path, default=here / "imagenet/1", help="model folder (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "images", nargs="*", type=Path, help="pictures to classify instead of the labelled ones"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=here / "imagenet/1", help="model folder (default: %(default)s)"
+    )
     arguments = parser.parse_args()
 
     labels = json.loads((arguments.model / "config.json").read_text(encoding="utf-8"))["id2label"]
@@ -66,7 +72,7 @@ def main() -> int:
     alone = np.concatenate([session.run(["logits"], {"pixel_values": row[None]})[0] for row in batch])
 
     first = fifth = 0
-    for (name, _, truth), row in zip(pictures, alone):
+    for (name, _, truth), row in zip(pictures, alone, strict=True):
         order = np.argsort(-row, kind="stable")
         first += int(order[0] == truth)
         fifth += int(truth in order[:5])

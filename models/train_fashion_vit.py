@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import sys
 import time
 from functools import partial
@@ -99,7 +98,10 @@ def forward(config: vit.VitConfig, p: Parameters, pictures: jax.Array) -> jax.Ar
     def norm(x: jax.Array, name: str) -> jax.Array:
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred**2).mean(-1, keepdims=True)
-        return centred * jax.lax.rsqrt(variance + config.layer_norm_eps) * p[f"{name}.weight"] + p[f"{name}.bias"]
+        return (
+            centred * jax.lax.rsqrt(variance + config.layer_norm_eps) * p[f"{name}.weight"]
+            + p[f"{name}.bias"]
+        )
 
     def linear(x: jax.Array, name: str) -> jax.Array:
         return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
@@ -155,7 +157,9 @@ def step(
 
 def save(path: Path, epoch: int, p: Parameters, m: Parameters, v: Parameters) -> None:
     """Write a checkpoint in one move, so that an interruption leaves the one before."""
-    arrays = {f"{kind}/{name}": x for kind, tree in (("p", p), ("m", m), ("v", v)) for name, x in tree.items()}
+    arrays = {
+        f"{kind}/{name}": x for kind, tree in (("p", p), ("m", m), ("v", v)) for name, x in tree.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".partial.npz")
     np.savez(partial_path, epoch=epoch, **arrays)
@@ -199,10 +203,21 @@ def train(config: vit.VitConfig, arguments: argparse.Namespace) -> None:
             if index % 20 == 0:
                 value = float(cost)
                 spent = time.monotonic() - start
-                print(f"\repoch {epoch + 1:2} batch {index + 1:4}/{batches} loss {value:.3f} {spent:4.0f} s", end="", flush=True)
+                print(
+                    f"\repoch {epoch + 1:2} batch {index + 1:4}/{batches} loss {value:.3f} {spent:4.0f} s",
+                    end="",
+                    flush=True,
+                )
         save(arguments.checkpoint, epoch + 1, p, m, v)
-        hits = sum((np.asarray(infer(p, test[i : i + 500])).argmax(1) == truth[i : i + 500]).sum() for i in range(0, len(test), 500))
-        print(f"\repoch {epoch + 1:2} test accuracy {hits / len(test):.4f} in {time.monotonic() - start:.0f} s" + " " * 20, flush=True)
+        hits = sum(
+            (np.asarray(infer(p, test[i : i + 500])).argmax(1) == truth[i : i + 500]).sum()
+            for i in range(0, len(test), 500)
+        )
+        print(
+            f"\repoch {epoch + 1:2} test accuracy {hits / len(test):.4f} in {time.monotonic() - start:.0f} s"
+            + " " * 20,
+            flush=True,
+        )
 
 
 def measure(model: Path, data: Path) -> float:
@@ -245,22 +260,45 @@ def export(config: vit.VitConfig, arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Parse the command line, then train (unless told not to) and export."""
     here = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="folder of the four IDX files (default: %(default)s)")
-    parser.add_argument("--checkpoint", type=Path, default=here.parent / "models-extra/fashion-vit.npz", help="checkpoint to go on from and to write")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("/usr/share/datasets/fashion-mnist"),
+        help="folder of the four IDX files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=here.parent / "models-extra/fashion-vit.npz",
+        help="checkpoint to go on from and to write",
+    )
     parser.add_argument("--output", type=Path, default=here / "fashion-vit/1", help="model folder to write")
-    parser.add_argument("--epochs", type=int, default=16, help="length of the whole training (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=16, help="length of the whole training (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=128, help="pictures a step (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=2e-3, help="highest learning rate (default: %(default)s)"
+    )
     parser.add_argument("--width", type=int, default=64, help="hidden size (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=4, help="number of blocks (default: %(default)s)")
     parser.add_argument("--heads", type=int, default=2, help="attention heads (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of weights, order and augmentation (default: %(default)s)")
-    parser.add_argument("--export-only", action="store_true", help="do not train, export the checkpoint as it is")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of weights, order and augmentation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--export-only", action="store_true", help="do not train, export the checkpoint as it is"
+    )
     parser.add_argument("--train-only", action="store_true", help="do not export")
     arguments = parser.parse_args()
     if not (arguments.data / "train-images-idx3-ubyte.gz").exists():
-        print(f"no Fashion-MNIST in {arguments.data}: apt-get install dataset-fashion-mnist, or give --data", file=sys.stderr)
+        print(
+            f"no Fashion-MNIST in {arguments.data}: apt-get install dataset-fashion-mnist, or give --data",
+            file=sys.stderr,
+        )
         return 1
     config = vit.VitConfig(
         hidden_size=arguments.width, num_hidden_layers=arguments.layers, num_attention_heads=arguments.heads,

@@ -140,8 +140,11 @@ def build(
 
     def norm(x: str, name: str) -> str:
         return graph.add(
-            "LayerNormalization", [x, f"{name}.weight", f"{name}.bias"], f"{name}.out",
-            axis=-1, epsilon=config.layer_norm_eps,
+            "LayerNormalization",
+            [x, f"{name}.weight", f"{name}.bias"],
+            f"{name}.out",
+            axis=-1,
+            epsilon=config.layer_norm_eps,
         )
 
     def gelu(x: str, name: str) -> str:
@@ -176,8 +179,11 @@ def build(
     projection = f"{embeddings}.patch_embeddings.projection"
     side = config.projection_shape[2:]
     grid = graph.add(
-        "Conv", [picture, f"{projection}.weight", f"{projection}.bias"], f"{projection}.out",
-        kernel_shape=side, strides=side,
+        "Conv",
+        [picture, f"{projection}.weight", f"{projection}.bias"],
+        f"{projection}.out",
+        kernel_shape=side,
+        strides=side,
     )
     flat = graph.add("Reshape", [grid, "shape.patches"], f"{embeddings}.flat")
     patches = graph.add("Transpose", [flat], f"{embeddings}.patches", perm=[0, 2, 1])
@@ -210,7 +216,8 @@ def build(
     size = [config.num_channels, config.image_size, config.image_size]
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes, "vit",
+            graph.nodes,
+            "vit",
             [helper.make_tensor_value_info("pixel_values", kind, [rows, *size])],
             [helper.make_tensor_value_info("logits", kind, [rows, config.num_labels])],
             graph.initializers,
