@@ -42,29 +42,7 @@ impl AccessLog {
 /// A layer (by `axum::middleware::from_fn_with_state`) that logs each request once: when its answer is ready to be sent,
 /// or when the client has left before.
 pub async fn access_log(State(log): State<AccessLog>, request: Request, next: Next) -> Response {
-    let header = |name: HeaderName| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
-    let mut entry = Entry {
-        start: Instant::now(),
-        method: request.method().to_string(),
-        path: cut(request.uri().path()),
-        protocol: format!("{:?}", request.version()),
-        user_agent: header(USER_AGENT).map(cut),
-        remote: request
-            .extensions()
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|ConnectInfo(peer)| peer.ip().to_string()),
-        received: header(CONTENT_LENGTH)
-            .and_then(|length| length.parse().ok())
-            .unwrap_or(0),
-        status: CLIENT_CLOSED,
-        sent: 0,
-        log,
-    };
+    let mut entry = Entry::new(log, &request);
     let response = next.run(request).await;
     entry.status = response.status().as_u16();
     entry.sent = response.body().size_hint().exact().unwrap_or(0);
@@ -87,6 +65,34 @@ struct Entry {
     received: u64,
     status: u16,
     sent: u64,
+}
+
+impl Entry {
+    fn new(log: AccessLog, request: &Request) -> Self {
+        let header = |name: HeaderName| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        Self {
+            start: Instant::now(),
+            method: request.method().to_string(),
+            path: cut(request.uri().path()),
+            protocol: format!("{:?}", request.version()),
+            user_agent: header(USER_AGENT).map(cut),
+            remote: request
+                .extensions()
+                .get::<ConnectInfo<SocketAddr>>()
+                .map(|ConnectInfo(peer)| peer.ip().to_string()),
+            received: header(CONTENT_LENGTH)
+                .and_then(|length| length.parse().ok())
+                .unwrap_or(0),
+            status: CLIENT_CLOSED,
+            sent: 0,
+            log,
+        }
+    }
 }
 
 impl Drop for Entry {
