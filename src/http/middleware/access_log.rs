@@ -42,7 +42,7 @@ impl AccessLog {
 /// A layer (by `axum::middleware::from_fn_with_state`) that logs each request once: when its answer is ready to be sent,
 /// or when the client has left before.
 pub async fn access_log(State(log): State<AccessLog>, request: Request, next: Next) -> Response {
-    let mut entry = Entry::begin(log, &request);
+    let mut entry = Entry::new(log, &request);
     let response = next.run(request).await;
     entry.status = response.status().as_u16();
     entry.sent = response.body().size_hint().exact().unwrap_or(0);
@@ -68,17 +68,26 @@ struct Entry {
 }
 
 impl Entry {
-    fn begin(log: AccessLog, request: &Request) -> Self {
-        let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    fn new(log: AccessLog, request: &Request) -> Self {
+        let header = |name: HeaderName| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
         Self {
             start: Instant::now(),
             method: request.method().to_string(),
             path: cut(request.uri().path()),
             protocol: format!("{:?}", request.version()),
             user_agent: header(USER_AGENT).map(cut),
-            remote: peer.map(|ConnectInfo(peer)| peer.ip().to_string()),
-            received: header(CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0),
+            remote: request
+                .extensions()
+                .get::<ConnectInfo<SocketAddr>>()
+                .map(|ConnectInfo(peer)| peer.ip().to_string()),
+            received: header(CONTENT_LENGTH)
+                .and_then(|length| length.parse().ok())
+                .unwrap_or(0),
             status: CLIENT_CLOSED,
             sent: 0,
             log,
@@ -179,8 +188,11 @@ mod tests {
             .header("user-agent", "curl/8")
             .body(Body::from("hi"))
             .unwrap();
-        let answer = tokio::time::timeout(Duration::from_millis(50), router.oneshot(request));
-        let _ = answer
+        // Given up within the subscriber, too.
+        let answer = async {
+            let _ = tokio::time::timeout(Duration::from_millis(50), router.oneshot(request)).await;
+        };
+        answer
             .with_subscriber(tracing_subscriber::registry().with(seen.clone()))
             .await;
         let lines = seen.0.lock().unwrap().clone();
