@@ -33,17 +33,8 @@ impl Engine for Instantly {
 }
 
 fn start(runtime: &Runtime, max_batch: usize) -> Scheduler {
-    let engine = Instantly {
-        signature: Signature {
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-        },
-        max_batch,
-    };
-    let settings = SchedulerSettings {
-        queue_items: 4096,
-        ..SchedulerSettings::default()
-    };
+    let engine = Instantly { signature: Signature { inputs: Vec::new(), outputs: Vec::new() }, max_batch };
+    let settings = SchedulerSettings { queue_items: 4096, ..SchedulerSettings::default() };
     runtime.block_on(async { Scheduler::start(Arc::new(engine), settings, Arc::new(())) })
 }
 
@@ -58,11 +49,7 @@ fn batch(criterion: &mut Criterion) {
     const ITEMS: u64 = 1024;
     let one_core = Builder::new_current_thread().enable_time().build();
     let one_core = one_core.expect("a runtime");
-    let two_cores = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let two_cores = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
 
     let mut group = criterion.benchmark_group("batch");
     group.throughput(Throughput::Elements(ITEMS));
@@ -73,8 +60,7 @@ fn batch(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     one_core.block_on(async {
                         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-                        let pending: Vec<_> =
-                            (0..ITEMS).map(|_| submit(&scheduler, deadline)).collect();
+                        let pending: Vec<_> = (0..ITEMS).map(|_| submit(&scheduler, deadline)).collect();
                         for pending in pending {
                             black_box(pending.await.expect("an answer"));
                         }

@@ -98,8 +98,10 @@ impl Plan {
             let model = PlannedModel { id: deployed, model: (folder.name.clone(), folder.version), traffic: 100 };
             endpoints.push(PlannedEndpoint { display_name: id.clone(), id, deployed: vec![model] });
         }
-        let needed: BTreeSet<ModelKey> =
-            endpoints.iter().flat_map(|endpoint| endpoint.deployed.iter().map(|deployed| deployed.model.clone())).collect();
+        let needed: BTreeSet<ModelKey> = endpoints
+            .iter()
+            .flat_map(|endpoint| endpoint.deployed.iter().map(|deployed| deployed.model.clone()))
+            .collect();
         check_default(settings, &endpoints)?;
         Ok(Self {
             folders: found.iter().filter(|folder| needed.contains(&key(folder))).cloned().collect(),
@@ -116,8 +118,11 @@ impl Plan {
             .endpoints
             .iter()
             .filter_map(|endpoint| {
-                let present: Vec<_> =
-                    endpoint.deployed.iter().filter_map(|deployed| Some((deployed, models.get(&deployed.model)?))).collect();
+                let present: Vec<_> = endpoint
+                    .deployed
+                    .iter()
+                    .filter_map(|deployed| Some((deployed, models.get(&deployed.model)?)))
+                    .collect();
                 let traffic: u32 = present.iter().map(|(deployed, _)| u32::from(deployed.traffic)).sum();
                 (!present.is_empty()).then_some(())?;
                 let deployed = present.into_iter().map(|(deployed, model)| {
@@ -169,7 +174,11 @@ fn planned(
             endpoint: declared.id.clone(),
             model: deployed.model.clone(),
             version: deployed.version.as_ref().map(|version| format!(" version {version}")).unwrap_or_default(),
-            known: found.iter().map(|folder| format!("{} {}", folder.name, folder.version)).collect::<Vec<_>>().join(", "),
+            known: found
+                .iter()
+                .map(|folder| format!("{} {}", folder.name, folder.version))
+                .collect::<Vec<_>>()
+                .join(", "),
         })?;
         Ok(PlannedModel {
             id: deployed.id.clone().unwrap_or_else(|| deployed_id(&declared.id, folder)),

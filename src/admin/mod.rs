@@ -15,10 +15,7 @@ use crate::observe::LogControl;
 pub fn router(operations: Operations, log: LogControl) -> Router {
     let routes = ["/metrics", "/health", "/readyz", "/livez", "/log-level"];
     Router::new()
-        .route(
-            "/",
-            get(move || async move { answer(StatusCode::OK, &json!({"routes": routes})) }),
-        )
+        .route("/", get(move || async move { answer(StatusCode::OK, &json!({"routes": routes})) }))
         .route("/log-level", get(log_level).put(set_log_level))
         .layer(DefaultBodyLimit::max(4096))
         .with_state(log)
@@ -32,11 +29,7 @@ async fn log_level(State(log): State<LogControl>) -> Response {
 /// Takes `debug` or `info,tessera=debug`, as it is or as `{"level": "debug"}`; answers with the level now in force.
 async fn set_log_level(State(log): State<LogControl>, body: String) -> Response {
     let level = match serde_json::from_str::<Value>(&body) {
-        Ok(Value::Object(object)) => object
-            .get("level")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
+        Ok(Value::Object(object)) => object.get("level").and_then(Value::as_str).unwrap_or_default().to_owned(),
         Ok(Value::String(level)) => level,
         _ => body.trim().to_owned(),
     };
@@ -58,12 +51,7 @@ fn invalid(message: &str) -> Response {
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response {
-    (
-        status,
-        [(CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
+    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 #[cfg(test)]
@@ -82,51 +70,24 @@ mod tests {
     async fn the_log_level_is_shown_and_changed() {
         // The filter must live: its layer is what the control changes.
         let (_layer, log) = LogControl::detached("info");
-        let operations = Operations {
-            readiness: Arc::new(Readiness::new()),
-            metrics: Arc::new(Metrics::new().unwrap()),
-        };
+        let operations =
+            Operations { readiness: Arc::new(Readiness::new()), metrics: Arc::new(Metrics::new().unwrap()) };
         let router = router(operations, log);
         let ask = async |method: &str, path: &str, body: &'static str| {
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .body(Body::from(body))
-                .unwrap();
+            let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
             let response = router.clone().oneshot(request).await.unwrap();
             let status = response.status().as_u16();
-            let body = axum::body::to_bytes(response.into_body(), 1 << 20)
-                .await
-                .unwrap();
-            (
-                status,
-                serde_json::from_slice::<Value>(&body).unwrap_or_default(),
-            )
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            (status, serde_json::from_slice::<Value>(&body).unwrap_or_default())
         };
-        assert_eq!(
-            ask("GET", "/log-level", "").await,
-            (200, json!({"level": "info"}))
-        );
-        assert_eq!(
-            ask("PUT", "/log-level", "debug\n").await,
-            (200, json!({"level": "debug"}))
-        );
-        assert_eq!(
-            ask("PUT", "/log-level", r#"{"level":"warn"}"#).await,
-            (200, json!({"level": "warn"}))
-        );
+        assert_eq!(ask("GET", "/log-level", "").await, (200, json!({"level": "info"})));
+        assert_eq!(ask("PUT", "/log-level", "debug\n").await, (200, json!({"level": "debug"})));
+        assert_eq!(ask("PUT", "/log-level", r#"{"level":"warn"}"#).await, (200, json!({"level": "warn"})));
         for wrong in ["", "loud", "{}", r#"{"level":3}"#] {
             let (status, body) = ask("PUT", "/log-level", wrong).await;
-            assert_eq!(
-                (status, &body["error"]["status"]),
-                (400, &json!("INVALID_ARGUMENT")),
-                "{wrong}"
-            );
+            assert_eq!((status, &body["error"]["status"]), (400, &json!("INVALID_ARGUMENT")), "{wrong}");
         }
-        assert_eq!(
-            ask("GET", "/log-level", "").await.1,
-            json!({"level": "warn"})
-        );
+        assert_eq!(ask("GET", "/log-level", "").await.1, json!({"level": "warn"}));
         assert_eq!(ask("GET", "/health", "").await.0, 503);
         assert_eq!(ask("GET", "/metrics", "").await.0, 200);
     }

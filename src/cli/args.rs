@@ -191,27 +191,15 @@ pub enum ImageSource {
 
 impl From<OsString> for ImageSource {
     fn from(argument: OsString) -> Self {
-        if argument == "-" {
-            Self::Stdin
-        } else {
-            Self::File(PathBuf::from(argument))
-        }
+        if argument == "-" { Self::Stdin } else { Self::File(PathBuf::from(argument)) }
     }
 }
 
 impl ConfigArgs {
     /// Where settings come from with these arguments.
     pub fn sources(&self, environment: Environment) -> Sources {
-        let mut sources = Sources {
-            file: self.config.clone(),
-            environment,
-            ..Sources::default()
-        };
-        sources.overrides.extend(flag(
-            "repository.directory",
-            "--models",
-            self.models.as_ref(),
-        ));
+        let mut sources = Sources { file: self.config.clone(), environment, ..Sources::default() };
+        sources.overrides.extend(flag("repository.directory", "--models", self.models.as_ref()));
         sources
     }
 }
@@ -223,16 +211,8 @@ impl ServeArgs {
         let flags = [
             flag("server.host", "--host", self.host.as_ref()),
             flag("server.port", "--port", self.port.as_ref()),
-            flag(
-                "server.admin_port",
-                "--admin-port",
-                self.admin_port.as_ref(),
-            ),
-            flag(
-                "default_endpoint",
-                "--default-endpoint",
-                self.default_endpoint.as_ref(),
-            ),
+            flag("server.admin_port", "--admin-port", self.admin_port.as_ref()),
+            flag("default_endpoint", "--default-endpoint", self.default_endpoint.as_ref()),
             flag("log.level", "--log-level", self.log_level.as_ref()),
             flag("log.format", "--log-format", self.log_format.as_ref()),
         ];
@@ -253,12 +233,8 @@ fn parse_admin_port(argument: &str) -> Result<String, String> {
 }
 
 fn parse_id(argument: &str) -> Result<String, String> {
-    let expected = || {
-        "expected letters, digits, '-', '_' and '.', the first one a letter or a digit".to_owned()
-    };
-    is_id(argument)
-        .then(|| argument.to_owned())
-        .ok_or_else(expected)
+    let expected = || "expected letters, digits, '-', '_' and '.', the first one a letter or a digit".to_owned();
+    is_id(argument).then(|| argument.to_owned()).ok_or_else(expected)
 }
 
 fn parse_log_level(argument: &str) -> Result<String, String> {
@@ -309,10 +285,7 @@ mod tests {
         let settings = config::load(&sources).unwrap();
         assert_eq!(settings.origins.len(), 7, "{:?}", settings.origins);
         assert_eq!(settings.repository.directory, PathBuf::from("/m"));
-        assert_eq!(
-            (settings.server.host.as_str(), settings.server.port),
-            ("::1", 0)
-        );
+        assert_eq!((settings.server.host.as_str(), settings.server.port), ("::1", 0));
         assert_eq!(settings.server.admin_port, None);
         assert_eq!(settings.default_endpoint, "a");
         assert_eq!(settings.log.level, "warn");
@@ -324,22 +297,14 @@ mod tests {
         let Ok(Command::Predict(arguments)) = parse("predict a.jpg - --top-k 3 --json") else {
             panic!("not understood");
         };
-        let expected = [
-            ImageSource::File(PathBuf::from("a.jpg")),
-            ImageSource::Stdin,
-        ];
+        let expected = [ImageSource::File(PathBuf::from("a.jpg")), ImageSource::Stdin];
         assert_eq!(arguments.images, expected);
-        assert_eq!(
-            (arguments.top_k, arguments.json, arguments.model),
-            (Some(3), true, None)
-        );
+        assert_eq!((arguments.top_k, arguments.json, arguments.model), (Some(3), true, None));
     }
 
     #[test]
     fn preprocessing_is_by_one_of_three() {
-        let Ok(Command::Preprocess(arguments)) =
-            parse("preprocess a.jpg --output t.npy --preset hf-fast")
-        else {
+        let Ok(Command::Preprocess(arguments)) = parse("preprocess a.jpg --output t.npy --preset hf-fast") else {
             panic!("not understood");
         };
         assert_eq!(arguments.by.preset, Some(Preset::HfFast));
@@ -384,10 +349,7 @@ mod tests {
     #[test]
     fn without_a_command_help_is_printed() {
         let error = parse("").unwrap_err();
-        assert_eq!(
-            error.kind(),
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        );
+        assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert!(error.to_string().contains("Exit codes"), "{error}");
     }
 
@@ -395,29 +357,17 @@ mod tests {
     fn the_version_says_what_was_built() {
         let error = parse("--version").unwrap_err();
         let version = error.to_string();
-        assert!(
-            version.starts_with(concat!("tessera ", env!("CARGO_PKG_VERSION"))),
-            "{version}"
-        );
-        assert!(
-            version.contains("exact-jpeg") && version.contains("tensorrt"),
-            "{version}"
-        );
+        assert!(version.starts_with(concat!("tessera ", env!("CARGO_PKG_VERSION"))), "{version}");
+        assert!(version.contains("exact-jpeg") && version.contains("tensorrt"), "{version}");
         assert_eq!(error.exit_code(), 0);
     }
 
     #[test]
     fn every_command_has_examples() {
         for command in Arguments::command().get_subcommands() {
-            let help = command
-                .get_after_long_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
             let example = format!("tessera {}", command.get_name());
-            assert!(
-                help.contains("Example") && help.contains(&example),
-                "{example}"
-            );
+            assert!(help.contains("Example") && help.contains(&example), "{example}");
         }
     }
 }

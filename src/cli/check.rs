@@ -16,7 +16,8 @@ pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Resu
         write!(out, "{}", settings.to_toml())?;
         return Ok(());
     }
-    let origin = settings.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |file| file.display().to_string());
+    let origin =
+        settings.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |file| file.display().to_string());
     writeln!(out, "configuration  ok  ({origin})")?;
     let plan = Plan::new(&settings).map_err(Failure::new)?;
     let mut options = local::options_alone(&settings);
@@ -25,7 +26,9 @@ pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Resu
     for folder in &plan.folders {
         let name = format!("model {} version {}", folder.name, folder.version);
         match repository::load(folder, &options) {
-            Ok(model) => writeln!(out, "{name}  ok  ({}, {:.2} s)", model.engine.provider(), model.load_time.as_secs_f64())?,
+            Ok(model) => {
+                writeln!(out, "{name}  ok  ({}, {:.2} s)", model.engine.provider(), model.load_time.as_secs_f64())?
+            }
             Err(error) => problems.push(format!("{name}: {error}")),
         }
     }

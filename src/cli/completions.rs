@@ -13,12 +13,7 @@ use super::args::{Arguments, CompletionsArgs};
 pub fn run(arguments: &CompletionsArgs, output: &mut dyn Write) -> io::Result<()> {
     // Into memory first: the generator panics where it can't write.
     let mut script = Vec::new();
-    clap_complete::generate(
-        arguments.shell,
-        &mut Arguments::command(),
-        "tessera",
-        &mut script,
-    );
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "tessera", &mut script);
     match output.write_all(&script).and_then(|()| output.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
@@ -33,25 +28,11 @@ mod tests {
 
     #[test]
     fn every_shell_learns_every_command() {
-        for shell in [
-            Shell::Bash,
-            Shell::Zsh,
-            Shell::Fish,
-            Shell::PowerShell,
-            Shell::Elvish,
-        ] {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell, Shell::Elvish] {
             let mut output = Vec::new();
             run(&CompletionsArgs { shell }, &mut output).unwrap();
             let script = String::from_utf8(output).unwrap();
-            for word in [
-                "serve",
-                "predict",
-                "preprocess",
-                "check",
-                "models",
-                "completions",
-                "admin-port",
-            ] {
+            for word in ["serve", "predict", "preprocess", "check", "models", "completions", "admin-port"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }

@@ -22,13 +22,17 @@ pub fn choose(settings: &Settings, name: Option<&str>) -> Result<ModelFolder, Fa
         let mut names: Vec<&str> = found.iter().map(|folder| folder.name.as_str()).collect();
         names.dedup();
         let directory = settings.repository.directory.display();
-        Failure(format!("there is no model {wanted:?} in {directory}; there are: {} (choose with --model)", names.join(", ")))
+        Failure(format!(
+            "there is no model {wanted:?} in {directory}; there are: {} (choose with --model)",
+            names.join(", ")
+        ))
     })
 }
 
 /// Loads a model for one caller: one session that uses all cores.
 pub fn load_alone(settings: &Settings, folder: &ModelFolder) -> Result<LoadedModel, Failure> {
-    repository::load(folder, &options_alone(settings)).map_err(|error| Failure(format!("model {:?}: {error}", folder.name)))
+    repository::load(folder, &options_alone(settings))
+        .map_err(|error| Failure(format!("model {:?}: {error}", folder.name)))
 }
 
 /// How to load a model for one caller.
@@ -46,7 +50,10 @@ pub fn read_image(source: &ImageSource) -> Result<Bytes, Failure> {
     match source {
         ImageSource::Stdin => {
             let mut bytes = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| Failure(format!("standard input: {error}")))?;
+            std::io::stdin()
+                .lock()
+                .read_to_end(&mut bytes)
+                .map_err(|error| Failure(format!("standard input: {error}")))?;
             Ok(bytes.into())
         }
         ImageSource::File(path) => match std::fs::read(path) {

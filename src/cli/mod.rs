@@ -38,9 +38,9 @@ pub fn run() -> ExitCode {
             drop(out);
             return serve(arguments.sources(environment));
         }
-        Command::Predict(arguments) => {
-            with_settings(arguments.config.sources(environment), |settings| predict::run(&arguments, settings, &mut out))
-        }
+        Command::Predict(arguments) => with_settings(arguments.config.sources(environment), |settings| {
+            predict::run(&arguments, settings, &mut out)
+        }),
         Command::Preprocess(arguments) => {
             with_settings(arguments.config.sources(environment), |settings| preprocess::run(&arguments, settings))
         }

@@ -28,7 +28,15 @@ pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> 
         } else if let Ok(row) = described {
             let megabytes = format!("{:.1} MB", row.bytes as f64 / 1e6);
             let version = folder.version.to_string();
-            table.row([folder.name.clone(), version, row.task.into(), row.input, row.labels.to_string(), megabytes, row.provider]);
+            table.row([
+                folder.name.clone(),
+                version,
+                row.task.into(),
+                row.input,
+                row.labels.to_string(),
+                megabytes,
+                row.provider,
+            ]);
         }
     }
     table.print(out)?;

@@ -27,7 +27,8 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
     let mut failed = 0;
     for source in &arguments.images {
         let image = local::image_name(source);
-        let labels = match local::read_image(source).and_then(|bytes| runtime.block_on(classify(&model, bytes, count))) {
+        let labels = match local::read_image(source).and_then(|bytes| runtime.block_on(classify(&model, bytes, count)))
+        {
             Ok(labels) => labels,
             Err(Failure(reason)) => {
                 eprintln!("error: {image}: {reason}");
@@ -61,6 +62,8 @@ async fn classify(model: &LoadedModel, bytes: bytes::Bytes, count: usize) -> Res
     Ok(match prediction {
         Classification::TopK { labels, confidences } => labels.into_iter().zip(confidences).collect(),
         Classification::Best { label, confidence } => vec![(label, confidence)],
-        Classification::Vertex { display_names, confidences, .. } => display_names.into_iter().zip(confidences).collect(),
+        Classification::Vertex { display_names, confidences, .. } => {
+            display_names.into_iter().zip(confidences).collect()
+        }
     })
 }

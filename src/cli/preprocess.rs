@@ -25,8 +25,9 @@ fn preprocessor(by: &PreprocessBy, settings: &Settings) -> Result<Preprocessor, 
     let spec = match (by.preset, &by.preprocessor_config) {
         (Some(preset), _) => PreprocessSpec::from_preset(preset.into()),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
-            PreprocessSpec::resolve(Some(&text), &PreprocessOverrides::default()).map_err(Failure::new)?
+            let text =
+                std::fs::read_to_string(path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+            PreprocessSpec::resolve(&PreprocessOverrides::default(), Some(&text)).map_err(Failure::new)?
         }
         (None, None) => {
             let folder = local::choose(settings, by.model.as_deref())?;

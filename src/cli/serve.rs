@@ -13,17 +13,17 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::config::{self, OnError, Settings};
+use crate::endpoint::ServedModel;
 use crate::engine::Engine;
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
 use crate::observe::{LogControl, LogError, LogFormat, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
 use crate::service::{Service, WorkPool};
 use crate::startup::{ModelKey, Plan, StartupError, load_options};
-use crate::endpoint::ServedModel;
-use crate::repository;
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]

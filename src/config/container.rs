@@ -63,12 +63,7 @@ pub(super) fn overlay(
     if let Some(port) = environment.get("AIP_GRPC_PORT") {
         container.grpc_port = port.parse().ok();
         if container.grpc_port.is_none() {
-            problems.push(invalid(
-                "AIP_GRPC_PORT",
-                "an integer from 0 to 65535",
-                "8500",
-                port,
-            ));
+            problems.push(invalid("AIP_GRPC_PORT", "an integer from 0 to 65535", "8500", port));
         }
     }
     if !ignore_storage && let Some((variable, storage)) = storage(environment) {
@@ -109,11 +104,8 @@ fn storage(environment: &Environment) -> Option<(&'static str, Result<PathBuf, P
         return Some(("AIP_STORAGE_DIR", Ok(PathBuf::from(directory))));
     }
     let uri = environment.get("AIP_STORAGE_URI")?;
-    let problem = |kind| Problem {
-        origin: Origin::Environment("AIP_STORAGE_URI".to_owned()),
-        key: String::new(),
-        kind,
-    };
+    let problem =
+        |kind| Problem { origin: Origin::Environment("AIP_STORAGE_URI".to_owned()), key: String::new(), kind };
     let invalid = || {
         let expected = "an absolute path or file:// URI of a directory on this machine";
         invalid("AIP_STORAGE_URI", expected, "file:///models", uri)

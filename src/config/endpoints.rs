@@ -37,18 +37,14 @@ pub struct DeployedModel {
 
 const ENDPOINT_KEYS: [&str; 3] = ["id", "display_name", "deployed_models"];
 const DEPLOYED_MODEL_KEYS: [&str; 4] = ["id", "model", "version", "traffic"];
-const ID_RULE: &str =
-    "an id of 1 to 128 letters, digits, '-', '_' and '.', the first one a letter or a digit";
+const ID_RULE: &str = "an id of 1 to 128 letters, digits, '-', '_' and '.', the first one a letter or a digit";
 
 /// Whether a text can be an id, and so one segment of a path.
 pub fn is_id(text: &str) -> bool {
     let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     text.len() <= 128
         && text.bytes().all(rest)
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric())
+        && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
 }
 
 /// An id, also one that is written as an integer.
@@ -57,11 +53,7 @@ pub(super) fn id(value: &Value) -> Parsed<String> {
         Value::Integer(number) => number.to_string(),
         value => text(value).unwrap_or_default(),
     };
-    if is_id(&id) {
-        Ok(id)
-    } else {
-        Err(Expected(ID_RULE.to_owned(), "\"imagenet\"".to_owned()))
-    }
+    if is_id(&id) { Ok(id) } else { Err(Expected(ID_RULE.to_owned(), "\"imagenet\"".to_owned())) }
 }
 
 /// Reads the list under `endpoint`.
@@ -78,9 +70,7 @@ pub(super) fn read(node: &Node, problems: &mut Vec<Problem>) -> Vec<Endpoint> {
         if let Some(id) = &id
             && !ids.insert(id.clone())
         {
-            let kind = inconsistent(format!(
-                "two endpoints have the id {id:?}; each needs its own"
-            ));
+            let kind = inconsistent(format!("two endpoints have the id {id:?}; each needs its own"));
             reader.refuse("id", &origin, kind);
         }
         let deployed_models = match table.get("deployed_models") {
@@ -97,21 +87,13 @@ pub(super) fn read(node: &Node, problems: &mut Vec<Problem>) -> Vec<Endpoint> {
         if let Some(id) = id
             && problems.len() == before
         {
-            endpoints.push(Endpoint {
-                id,
-                display_name,
-                deployed_models,
-            });
+            endpoints.push(Endpoint { id, display_name, deployed_models });
         }
     }
     endpoints
 }
 
-fn read_deployed_models(
-    node: &Node,
-    endpoint: &str,
-    problems: &mut Vec<Problem>,
-) -> Vec<DeployedModel> {
+fn read_deployed_models(node: &Node, endpoint: &str, problems: &mut Vec<Problem>) -> Vec<DeployedModel> {
     let path = format!("{endpoint}.deployed_models");
     let before = problems.len();
     let mut deployed_models = Vec::new();
@@ -124,9 +106,7 @@ fn read_deployed_models(
         if let Some(id) = &own_id
             && !ids.insert(id.clone())
         {
-            let kind = inconsistent(format!(
-                "two deployed models of this endpoint have the id {id:?}"
-            ));
+            let kind = inconsistent(format!("two deployed models of this endpoint have the id {id:?}"));
             reader.refuse("id", &origin, kind);
         }
         shares.push(reader.optional("traffic", integer::<u8>(0..=100, 50)));
@@ -146,11 +126,7 @@ fn read_deployed_models(
                 deployed_model.traffic = share;
             }
         }
-        Err(reason) => problems.push(Problem {
-            origin: node.origin.clone(),
-            key: path,
-            kind: inconsistent(reason),
-        }),
+        Err(reason) => problems.push(Problem { origin: node.origin.clone(), key: path, kind: inconsistent(reason) }),
     }
     deployed_models
 }
@@ -167,9 +143,7 @@ fn split(shares: &[Option<u8>]) -> Result<Vec<u8>, String> {
         count if count < shares.len() => {
             Err("with more than one deployed model each needs its `traffic` in percent".to_owned())
         }
-        _ if sum != 100 => Err(format!(
-            "`traffic` adds up to {sum} and has to add up to 100"
-        )),
+        _ if sum != 100 => Err(format!("`traffic` adds up to {sum} and has to add up to 100")),
         _ => Ok(given),
     }
 }
@@ -192,12 +166,7 @@ fn required<T>(
 }
 
 /// The tables of a list with their paths and origins; what isn't one becomes a problem.
-fn tables(
-    node: &Node,
-    path: &str,
-    example: &str,
-    problems: &mut Vec<Problem>,
-) -> Vec<(String, Table, Origin)> {
+fn tables(node: &Node, path: &str, example: &str, problems: &mut Vec<Problem>) -> Vec<(String, Table, Origin)> {
     let mut invalid = |origin: &Origin, path: String, value: &Value| {
         problems.push(Problem {
             origin: origin.clone(),
@@ -232,10 +201,7 @@ mod tests {
 
     fn endpoints(toml: &str) -> Result<Vec<Endpoint>, Vec<String>> {
         let path = std::sync::Arc::new("f".into());
-        let tree = layers::parse(toml, &|line| {
-            Origin::File(std::sync::Arc::clone(&path), line)
-        })
-        .unwrap();
+        let tree = layers::parse(toml, &|line| Origin::File(std::sync::Arc::clone(&path), line)).unwrap();
         let mut problems = Vec::new();
         let endpoints = read(&tree["endpoint"], &mut problems);
         if problems.is_empty() {
@@ -246,15 +212,8 @@ mod tests {
 
     #[test]
     fn a_single_deployed_model_gets_all_the_traffic() {
-        let endpoints = endpoints(
-            "[[endpoint]]\nid = \"a\"\ndeployed_models = [{ model = \"m\", version = 2 }]",
-        );
-        let expected = DeployedModel {
-            id: None,
-            model: "m".to_owned(),
-            version: Some("2".to_owned()),
-            traffic: 100,
-        };
+        let endpoints = endpoints("[[endpoint]]\nid = \"a\"\ndeployed_models = [{ model = \"m\", version = 2 }]");
+        let expected = DeployedModel { id: None, model: "m".to_owned(), version: Some("2".to_owned()), traffic: 100 };
         assert_eq!(endpoints.unwrap()[0].deployed_models, [expected]);
     }
 
@@ -263,21 +222,14 @@ mod tests {
         let toml = "endpoint = [{ id = 'a', deployed_models = [\n\
                     { id = '1', model = 'm', traffic = 90 }, { model = 'n', traffic = 10 }] }]";
         let endpoints = endpoints(toml).unwrap();
-        let shares: Vec<u8> = endpoints[0]
-            .deployed_models
-            .iter()
-            .map(|deployed| deployed.traffic)
-            .collect();
+        let shares: Vec<u8> = endpoints[0].deployed_models.iter().map(|deployed| deployed.traffic).collect();
         assert_eq!(shares, [90, 10]);
     }
 
     #[test]
     fn traffic_has_to_add_up() {
         for (models, reason) in [
-            (
-                "",
-                "f:1: endpoint[0].deployed_models: needs at least one deployed model",
-            ),
+            ("", "f:1: endpoint[0].deployed_models: needs at least one deployed model"),
             (
                 "{ model = 'm' }, { model = 'n', traffic = 100 }",
                 "f:1: endpoint[0].deployed_models: with more than one deployed model each needs its `traffic` in percent",
@@ -323,17 +275,7 @@ mod tests {
         for id in ["imagenet", "1", "vit-b_16.v2", "A"] {
             assert!(is_id(id), "{id}");
         }
-        for id in [
-            "",
-            "-a",
-            ".",
-            "..",
-            "a/b",
-            "a:predict",
-            "ä",
-            "a b",
-            &"x".repeat(129),
-        ] {
+        for id in ["", "-a", ".", "..", "a/b", "a:predict", "ä", "a b", &"x".repeat(129)] {
             assert!(!is_id(id), "{id}");
         }
     }

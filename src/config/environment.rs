@@ -16,34 +16,23 @@ impl Environment {
     /// overlooked.
     pub fn of_process() -> Self {
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        std::env::vars_os()
-            .map(|(name, value)| (lossy(name), lossy(value)))
-            .collect()
+        std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
     }
 
     /// The value of a variable; an empty one is unset.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find_map(|(known, value)| (known == name).then_some(value))
+        self.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// All that are set and not empty, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
-        Self(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 
@@ -53,12 +42,7 @@ pub(super) fn variable(path: &str) -> String {
 }
 
 /// Lays the variables over the tree.
-pub(super) fn overlay(
-    tree: &mut Table,
-    environment: &Environment,
-    schema: &Schema,
-    problems: &mut Vec<Problem>,
-) {
+pub(super) fn overlay(tree: &mut Table, environment: &Environment, schema: &Schema, problems: &mut Vec<Problem>) {
     // Below TESSERA__ENGINE__LIBRARY: the name is older and shared with other programs.
     if let Some(path) = environment.get("ORT_DYLIB_PATH") {
         let layer = layers::single("engine.library", raw("ORT_DYLIB_PATH", path));
@@ -82,8 +66,5 @@ pub(super) fn overlay(
 
 /// The value of a variable, which only its reader can tell the type of.
 pub(super) fn raw(name: &str, value: &str) -> Node {
-    Node {
-        value: Value::Raw(value.to_owned()),
-        origin: Origin::Environment(name.to_owned()),
-    }
+    Node { value: Value::Raw(value.to_owned()), origin: Origin::Environment(name.to_owned()) }
 }

@@ -127,10 +127,7 @@ pub(super) struct Schema {
 impl Schema {
     /// The names of a tree: its tables are sections, everything else are keys.
     pub(super) fn of(tree: &Table) -> Self {
-        let mut schema = Self {
-            keys: Vec::new(),
-            sections: Vec::new(),
-        };
+        let mut schema = Self { keys: Vec::new(), sections: Vec::new() };
         schema.collect(tree, "");
         schema
     }
@@ -153,10 +150,7 @@ impl Schema {
     }
 
     pub(super) fn knows(&self, path: &str) -> bool {
-        self.keys
-            .iter()
-            .chain(&self.sections)
-            .any(|known| known == path)
+        self.keys.iter().chain(&self.sections).any(|known| known == path)
     }
 
     /// The problem of a name that isn't known, with the nearest that is, written as at `origin`.
@@ -190,22 +184,12 @@ impl Schema {
 }
 
 pub(super) fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{prefix}.{name}")
-    }
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
 /// Lays `over` over `base`: sections are merged, everything else is replaced whole. What `base` doesn't have is
 /// unknown and left out.
-pub(super) fn overlay(
-    base: &mut Table,
-    over: Table,
-    prefix: &str,
-    schema: &Schema,
-    problems: &mut Vec<Problem>,
-) {
+pub(super) fn overlay(base: &mut Table, over: Table, prefix: &str, schema: &Schema, problems: &mut Vec<Problem>) {
     for (name, node) in over {
         let path = join(prefix, &name);
         let Some(below) = base.get_mut(&name) else {

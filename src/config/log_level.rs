@@ -23,9 +23,8 @@ pub fn check(directives: &str) -> Result<(), String> {
         if LEVELS.contains(&level.as_str()) {
             continue;
         }
-        let hint = suggest::nearest(&level, LEVELS).map_or_else(String::new, |nearest| {
-            format!("; did you mean `{nearest}`?")
-        });
+        let hint =
+            suggest::nearest(&level, LEVELS).map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
         return Err(format!("{level:?} is none of {}{hint}", LEVELS.join(", ")));
     }
     Ok(())
@@ -39,10 +38,7 @@ pub(super) fn read(value: &Value) -> Parsed<String> {
             let level = directives.rsplit(['=', ',']).next().unwrap_or_default();
             let nearest = suggest::nearest(level, LEVELS).unwrap_or("info");
             Err(Expected(
-                format!(
-                    "one of {}, or directives for single modules",
-                    LEVELS.join(", ")
-                ),
+                format!("one of {}, or directives for single modules", LEVELS.join(", ")),
                 format!("{nearest:?} or \"info,tessera::scheduler=debug\""),
             ))
         }
@@ -55,13 +51,7 @@ mod tests {
 
     #[test]
     fn levels_and_directives() {
-        for level in [
-            "info",
-            "TRACE",
-            "off",
-            "info,tessera::scheduler=debug",
-            "warn, ort=error",
-        ] {
+        for level in ["info", "TRACE", "off", "info,tessera::scheduler=debug", "warn, ort=error"] {
             assert_eq!(check(level), Ok(()), "{level}");
         }
         for level in ["", "inof", "info,", "info,tessera=loud", "=info,x"] {

@@ -27,9 +27,7 @@ pub use endpoints::{DeployedModel, Endpoint, is_id};
 pub use environment::Environment;
 pub use error::{ConfigError, Origin, Problem, ProblemKind};
 pub use log_level::check as check_log_level;
-pub use settings::{
-    Engine, Limits, Log, LogFormat, OnError, Provider, Repository, Server, Settings, TensorRt,
-};
+pub use settings::{Engine, Limits, Log, LogFormat, OnError, Provider, Repository, Server, Settings, TensorRt};
 
 use layers::{Node, Schema, Table, Value};
 use reader::Reader;
@@ -82,17 +80,8 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
         layers::overlay(&mut tree, layer, "", &schema, &mut problems);
     }
     environment::overlay(&mut tree, &sources.environment, &schema, &mut problems);
-    let moved = sources
-        .overrides
-        .iter()
-        .any(|flag| flag.key == "repository.directory");
-    let container = container::overlay(
-        &mut tree,
-        &sources.environment,
-        moved,
-        &schema,
-        &mut problems,
-    );
+    let moved = sources.overrides.iter().any(|flag| flag.key == "repository.directory");
+    let container = container::overlay(&mut tree, &sources.environment, moved, &schema, &mut problems);
     for Override { key, flag, value } in &sources.overrides {
         let (value, origin) = (Value::Raw(value.clone()), Origin::Flag(flag));
         let layer = layers::single(key, Node { value, origin });

@@ -10,10 +10,7 @@ use super::error::Origin;
 use super::settings::Settings;
 use super::units;
 
-pub(super) fn duration<S: Serializer>(
-    duration: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&units::format_duration(*duration))
 }
 
@@ -21,18 +18,12 @@ pub(super) fn size<S: Serializer>(bytes: &usize, serializer: S) -> Result<S::Ok,
     serializer.serialize_str(&units::format_size(*bytes as u64))
 }
 
-pub(super) fn path<S: Serializer>(
-    path: &Option<PathBuf>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     let path = path.as_ref().map(|path| path.to_string_lossy());
     serializer.serialize_str(path.as_deref().unwrap_or_default())
 }
 
-pub(super) fn admin_port<S: Serializer>(
-    port: &Option<u16>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn admin_port<S: Serializer>(port: &Option<u16>, serializer: S) -> Result<S::Ok, S::Error> {
     match port {
         Some(port) => serializer.serialize_u16(*port),
         None => serializer.serialize_str("off"),
@@ -54,10 +45,7 @@ pub(super) fn to_toml(settings: &Settings) -> String {
     }
     let mut printed = document.to_string();
     let container = &settings.container;
-    let routes = [
-        ("AIP_HEALTH_ROUTE", &container.health_route),
-        ("AIP_PREDICT_ROUTE", &container.predict_route),
-    ];
+    let routes = [("AIP_HEALTH_ROUTE", &container.health_route), ("AIP_PREDICT_ROUTE", &container.predict_route)];
     for (name, route) in routes {
         if let Some(route) = route {
             printed.push_str(&format!("# {name} = {route}\n"));

@@ -26,19 +26,11 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// `prefix` is the table's own path, empty for the whole document.
     pub(super) fn new(table: &'a Table, prefix: String, problems: &'a mut Vec<Problem>) -> Self {
-        Self {
-            table,
-            prefix,
-            problems,
-        }
+        Self { table, prefix, problems }
     }
 
     /// The value of a key that may be absent.
-    pub(super) fn optional<T>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
-    ) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
         let node = self.table.get(key)?;
         match parse_node(&node.value, &node.origin, parse) {
             Ok(value) => Some(value),
@@ -52,11 +44,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of a key that has a default in the layer below all others.
-    pub(super) fn read<T: Default>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
-    ) -> T {
+    pub(super) fn read<T: Default>(&mut self, key: &str, parse: impl FnOnce(&Value) -> Parsed<T>) -> T {
         if !self.table.contains_key(key) {
             let kind = ProblemKind::Inconsistent("has neither a value nor a default".to_owned());
             let key = join(&self.prefix, key);
@@ -73,11 +61,7 @@ impl<'a> Reader<'a> {
             Some(Value::Table(table)) => table,
             _ => &empty,
         };
-        read(&mut Reader::new(
-            table,
-            join(&self.prefix, key),
-            self.problems,
-        ))
+        read(&mut Reader::new(table, join(&self.prefix, key), self.problems))
     }
 
     /// Refuses keys that are not among `known`. Only for tables that are not merged.
@@ -90,10 +74,7 @@ impl<'a> Reader<'a> {
             self.problems.push(Problem {
                 origin: node.origin.clone(),
                 key: join(&self.prefix, name),
-                kind: ProblemKind::Unknown {
-                    what: "key",
-                    nearest,
-                },
+                kind: ProblemKind::Unknown { what: "key", nearest },
             });
         }
     }
@@ -110,11 +91,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn parse_node<T>(
-    value: &Value,
-    origin: &Origin,
-    parse: impl FnOnce(&Value) -> Parsed<T>,
-) -> Result<T, ProblemKind> {
+fn parse_node<T>(value: &Value, origin: &Origin, parse: impl FnOnce(&Value) -> Parsed<T>) -> Result<T, ProblemKind> {
     parse(value).map_err(|Expected(expected, example)| ProblemKind::Invalid {
         expected,
         example,
@@ -162,12 +139,7 @@ pub(super) fn optional_path(value: &Value) -> Parsed<Option<PathBuf>> {
 
 /// A list of strings.
 pub(super) fn texts(value: &Value) -> Parsed<Vec<String>> {
-    let list = || {
-        Expected(
-            "a list of strings".to_owned(),
-            "[\"one\", \"two\"]".to_owned(),
-        )
-    };
+    let list = || Expected("a list of strings".to_owned(), "[\"one\", \"two\"]".to_owned());
     let Value::Array(items) = interpreted(value) else {
         return Err(list());
     };
@@ -187,32 +159,19 @@ pub(super) fn boolean(value: &Value) -> Parsed<bool> {
 }
 
 /// An integer of the range.
-pub(super) fn integer<T>(
-    range: RangeInclusive<i64>,
-    example: i64,
-) -> impl FnOnce(&Value) -> Parsed<T>
+pub(super) fn integer<T>(range: RangeInclusive<i64>, example: i64) -> impl FnOnce(&Value) -> Parsed<T>
 where
     T: TryFrom<i64>,
 {
     move |value| match interpreted(value) {
-        Value::Integer(number) if range.contains(&number) => T::try_from(number).or_else(|_| {
-            expected(
-                format!("an integer that fits, not {number}"),
-                example.to_string(),
-            )
-        }),
-        _ => expected(
-            format!("an integer from {} to {}", range.start(), range.end()),
-            example.to_string(),
-        ),
+        Value::Integer(number) if range.contains(&number) => T::try_from(number)
+            .or_else(|_| expected(format!("an integer that fits, not {number}"), example.to_string())),
+        _ => expected(format!("an integer from {} to {}", range.start(), range.end()), example.to_string()),
     }
 }
 
 /// A duration of the range: a string with a unit, or a number of seconds.
-pub(super) fn duration(
-    range: RangeInclusive<Duration>,
-    example: &str,
-) -> impl FnOnce(&Value) -> Parsed<Duration> {
+pub(super) fn duration(range: RangeInclusive<Duration>, example: &str) -> impl FnOnce(&Value) -> Parsed<Duration> {
     move |value| {
         let duration = match interpreted(value) {
             Value::String(text) => units::parse_duration(&text),
@@ -221,44 +180,26 @@ pub(super) fn duration(
             _ => None,
         };
         let (least, most) = (range.start(), range.end());
-        let (least, most) = (
-            units::format_duration(*least),
-            units::format_duration(*most),
-        );
+        let (least, most) = (units::format_duration(*least), units::format_duration(*most));
         match duration {
             Some(duration) if range.contains(&duration) => Ok(duration),
-            _ => expected(
-                format!("a duration from {least} to {most}"),
-                format!("{example:?}"),
-            ),
+            _ => expected(format!("a duration from {least} to {most}"), format!("{example:?}")),
         }
     }
 }
 
 /// A size of the range in bytes: a string with a unit, or a number of bytes.
-pub(super) fn size(
-    range: RangeInclusive<u64>,
-    example: &str,
-) -> impl FnOnce(&Value) -> Parsed<usize> {
+pub(super) fn size(range: RangeInclusive<u64>, example: &str) -> impl FnOnce(&Value) -> Parsed<usize> {
     move |value| {
         let size = match interpreted(value) {
             Value::String(text) => units::parse_size(&text),
             Value::Integer(bytes) => u64::try_from(bytes).ok(),
             _ => None,
         };
-        let (least, most) = (
-            units::format_size(*range.start()),
-            units::format_size(*range.end()),
-        );
-        match size
-            .filter(|size| range.contains(size))
-            .map(usize::try_from)
-        {
+        let (least, most) = (units::format_size(*range.start()), units::format_size(*range.end()));
+        match size.filter(|size| range.contains(size)).map(usize::try_from) {
             Some(Ok(size)) => Ok(size),
-            _ => expected(
-                format!("a size from {least} to {most}"),
-                format!("{example:?}"),
-            ),
+            _ => expected(format!("a size from {least} to {most}"), format!("{example:?}")),
         }
     }
 }
@@ -273,9 +214,6 @@ pub(super) fn choice<T: Copy>(names: &[(&str, T)]) -> impl FnOnce(&Value) -> Par
         let known = names.iter().map(|(name, _)| *name);
         let nearest = suggest::nearest(&written, known.clone()).or_else(|| known.clone().next());
         let quoted: Vec<String> = known.map(|name| format!("{name:?}")).collect();
-        expected(
-            format!("one of {}", quoted.join(", ")),
-            format!("{:?}", nearest.unwrap_or_default()),
-        )
+        expected(format!("one of {}", quoted.join(", ")), format!("{:?}", nearest.unwrap_or_default()))
     }
 }

@@ -14,9 +14,7 @@ use super::error::{Origin, ProblemKind};
 use super::layers::Value;
 use super::log_level;
 use super::print::{admin_port, duration, path, size};
-use super::reader::{
-    self, Expected, Parsed, Reader, boolean, choice, integer, name, optional_path, texts,
-};
+use super::reader::{self, Expected, Parsed, Reader, boolean, choice, integer, name, optional_path, texts};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -136,11 +134,8 @@ pub enum Provider {
 
 impl Provider {
     /// All of them, by the names that the setting takes.
-    pub const NAMES: [(&'static str, Self); 3] = [
-        ("cpu", Self::Cpu),
-        ("cuda", Self::Cuda),
-        ("tensorrt", Self::TensorRt),
-    ];
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("cpu", Self::Cpu), ("cuda", Self::Cuda), ("tensorrt", Self::TensorRt)];
 }
 
 /// `[repository]`: where models lie.
@@ -187,11 +182,7 @@ pub enum LogFormat {
 
 impl LogFormat {
     /// All of them, by the names that the setting takes.
-    pub const NAMES: [(&'static str, Self); 3] = [
-        ("auto", Self::Auto),
-        ("json", Self::Json),
-        ("text", Self::Text),
-    ];
+    pub const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("json", Self::Json), ("text", Self::Text)];
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -226,14 +217,8 @@ impl Server {
             port: reader.read("port", integer(0..=65_535, 8080)),
             admin_host: reader.read("admin_host", name),
             admin_port: reader.read("admin_port", |value| read_admin_port(value, closed)),
-            drain_delay: reader.read(
-                "drain_delay",
-                reader::duration(Duration::ZERO..=HOUR / 6, "5s"),
-            ),
-            drain_timeout: reader.read(
-                "drain_timeout",
-                reader::duration(Duration::ZERO..=HOUR, "20s"),
-            ),
+            drain_delay: reader.read("drain_delay", reader::duration(Duration::ZERO..=HOUR / 6, "5s")),
+            drain_timeout: reader.read("drain_timeout", reader::duration(Duration::ZERO..=HOUR, "20s")),
             header_timeout: reader.read("header_timeout", timeout(100 * MILLISECOND)),
             body_timeout: reader.read("body_timeout", timeout(100 * MILLISECOND)),
             request_timeout: reader.read("request_timeout", timeout(MILLISECOND)),
@@ -241,8 +226,7 @@ impl Server {
             cors_origins: reader.read("cors_origins", read_origins),
         };
         let wild = |host: &str| matches!(host, "0.0.0.0" | "::" | "[::]");
-        let same_host =
-            server.host == server.admin_host || wild(&server.host) || wild(&server.admin_host);
+        let same_host = server.host == server.admin_host || wild(&server.host) || wild(&server.admin_host);
         if server.port != 0 && server.admin_port == Some(server.port) && same_host {
             let reason = format!(
                 "{} is the admin port too; give one of them another number, or \"off\" to server.admin_port",
@@ -278,17 +262,14 @@ fn read_origins(value: &Value) -> Parsed<Vec<String>> {
     // An origin is a scheme and an authority: a path, even "/", would never equal what a browser sends.
     let is_origin = |origin: &String| {
         origin == "*"
-            || origin.split_once("://").is_some_and(|(scheme, host)| {
-                !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' '])
-            })
+            || origin
+                .split_once("://")
+                .is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ']))
     };
     if origins.iter().all(is_origin) {
         return Ok(origins);
     }
-    Err(Expected(
-        "a list of origins without a path, or [\"*\"]".to_owned(),
-        "[\"https://example.org\"]".to_owned(),
-    ))
+    Err(Expected("a list of origins without a path, or [\"*\"]".to_owned(), "[\"https://example.org\"]".to_owned()))
 }
 
 impl Limits {
@@ -305,8 +286,7 @@ impl Limits {
 
 impl Engine {
     fn read(reader: &mut Reader<'_>) -> Self {
-        let directories =
-            |value: &Value| Ok(texts(value)?.into_iter().map(PathBuf::from).collect());
+        let directories = |value: &Value| Ok(texts(value)?.into_iter().map(PathBuf::from).collect());
         Self {
             provider: reader.read("provider", choice(&Provider::NAMES)),
             fallback: reader.read("fallback", boolean),
@@ -317,10 +297,7 @@ impl Engine {
             workers: reader.read("workers", integer(0..=1024, 4)),
             spin: reader.read("spin", boolean),
             max_batch: reader.read("max_batch", integer(0..=4096, 32)),
-            max_delay: reader.read(
-                "max_delay",
-                reader::duration(Duration::ZERO..=Duration::from_secs(10), "2ms"),
-            ),
+            max_delay: reader.read("max_delay", reader::duration(Duration::ZERO..=Duration::from_secs(10), "2ms")),
             warm_up: reader.read("warm_up", boolean),
             preprocess_threads: reader.read("preprocess_threads", integer(0..=1024, 4)),
             tensorrt: reader.section("tensorrt", |reader| TensorRt {
@@ -343,9 +320,6 @@ impl Repository {
 
 impl Log {
     fn read(reader: &mut Reader<'_>) -> Self {
-        Self {
-            level: reader.read("level", log_level::read),
-            format: reader.read("format", choice(&LogFormat::NAMES)),
-        }
+        Self { level: reader.read("level", log_level::read), format: reader.read("format", choice(&LogFormat::NAMES)) }
     }
 }

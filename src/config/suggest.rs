@@ -46,22 +46,12 @@ fn distance(written: &str, known: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const KNOWN: [&str; 6] = [
-        "server.port",
-        "server.host",
-        "server.admin_port",
-        "limits.body",
-        "log.level",
-        "engine",
-    ];
+    const KNOWN: [&str; 6] = ["server.port", "server.host", "server.admin_port", "limits.body", "log.level", "engine"];
 
     #[test]
     fn misspelt_names_are_found() {
         assert_eq!(nearest("server.prot", KNOWN), Some("server.port"));
-        assert_eq!(
-            nearest("server.admin-port", KNOWN),
-            Some("server.admin_port")
-        );
+        assert_eq!(nearest("server.admin-port", KNOWN), Some("server.admin_port"));
         assert_eq!(nearest("servr.port", KNOWN), Some("server.port"));
         assert_eq!(nearest("LOG.LEVLE", KNOWN), Some("log.level"));
         assert_eq!(nearest("enigne", KNOWN), Some("engine"));

@@ -58,17 +58,13 @@ fn format(amount: u64, units: &[(&str, u64)]) -> String {
         .iter()
         .filter(|(_, unit)| amount.is_multiple_of(*unit))
         .map(|(name, unit)| format!("{}{name}", amount / unit));
-    exact
-        .min_by_key(String::len)
-        .unwrap_or_else(|| amount.to_string())
+    exact.min_by_key(String::len).unwrap_or_else(|| amount.to_string())
 }
 
 /// A decimal number and a unit; without a unit the number counts `bare`.
 fn quantity(text: &str, units: &[(&str, u64)], bare: u64) -> Option<u64> {
     let text = text.trim();
-    let end = text
-        .find(|character: char| !matches!(character, '0'..='9' | '.' | '_'))
-        .unwrap_or(text.len());
+    let end = text.find(|character: char| !matches!(character, '0'..='9' | '.' | '_')).unwrap_or(text.len());
     let (number, name) = (text[..end].replace('_', ""), text[end..].trim());
     let unit = if name.is_empty() {
         bare
@@ -105,22 +101,9 @@ mod tests {
             (" 2 s ", 2_000),
             ("0.25", 250),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Some(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in [
-            "",
-            "s",
-            "-1s",
-            "1d",
-            "1.2.3s",
-            "1e3s",
-            ".5s",
-            "99999999999999h",
-        ] {
+        for text in ["", "s", "-1s", "1d", "1.2.3s", "1e3s", ".5s", "99999999999999h"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }
@@ -146,14 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for nanoseconds in [
-            0,
-            1,
-            1_500_000,
-            30_000_000_000,
-            90_000_000_000,
-            7_200_000_000_000,
-        ] {
+        for nanoseconds in [0, 1, 1_500_000, 30_000_000_000, 90_000_000_000, 7_200_000_000_000] {
             let duration = Duration::from_nanos(nanoseconds);
             assert_eq!(parse_duration(&format_duration(duration)), Some(duration));
         }

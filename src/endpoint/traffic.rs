@@ -19,7 +19,8 @@ impl TrafficSplit {
         let turns = (0..total)
             .filter_map(|_| {
                 owed.iter_mut().zip(shares).for_each(|(owed, &share)| *owed += i64::from(share));
-                let (index, most) = owed.iter_mut().enumerate().max_by_key(|(index, owed)| (**owed, std::cmp::Reverse(*index)))?;
+                let (index, most) =
+                    owed.iter_mut().enumerate().max_by_key(|(index, owed)| (**owed, std::cmp::Reverse(*index)))?;
                 *most -= total;
                 Some(index)
             })

@@ -34,10 +34,7 @@ impl FakeEngine {
             shape: vec![None, Some(1)],
         };
         Self {
-            signature: Signature {
-                inputs: vec![value("x")],
-                outputs: vec![value("y")],
-            },
+            signature: Signature { inputs: vec![value("x")], outputs: vec![value("y")] },
             max_batch,
             concurrency,
             base,
@@ -50,10 +47,7 @@ impl FakeEngine {
 
     /// The sizes of the batches so far, in the order in which they were handed over.
     pub fn batches(&self) -> Vec<usize> {
-        self.batches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Batches that are being computed, at most [`Engine::concurrency`].
@@ -86,10 +80,7 @@ impl Engine for FakeEngine {
 
     /// Fails the whole batch when an item's first input has a NaN in it, and panics when it has an infinity.
     fn run(&self, batch: Batch) -> BoxFuture<Result<Vec<Item>, EngineError>> {
-        self.batches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(batch.len());
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch.len());
         let delay = self.base + self.per_item * u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let (running, turns) = (self.running.clone(), self.turns.clone());
         Box::pin(async move {
@@ -98,9 +89,7 @@ impl Engine for FakeEngine {
             let _running = Running(running);
             tokio::time::sleep(delay).await;
             let any = |test: fn(f32) -> bool| {
-                batch
-                    .iter()
-                    .any(|item| matches!(item.first(), Some(Tensor::Float32(x)) if x.iter().any(|&v| test(v))))
+                batch.iter().any(|item| matches!(item.first(), Some(Tensor::Float32(x)) if x.iter().any(|&v| test(v))))
             };
             assert!(!any(f32::is_infinite), "infinity");
             if any(f32::is_nan) {

@@ -39,41 +39,21 @@ pub async fn health(State(operations): State<Operations>) -> Response {
     let state = operations.readiness.state();
     let (code, mut body) = match *state {
         server::State::Ready => (StatusCode::OK, json!({"status": state.name()})),
-        _ => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            json!({"status": state.name(), "reason": state.to_string()}),
-        ),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, json!({"status": state.name(), "reason": state.to_string()})),
     };
     if let server::State::Loading { models } = &*state {
         body["models"] = json!(models);
     }
-    (
-        code,
-        [
-            (CACHE_CONTROL, "no-store"),
-            (CONTENT_TYPE, "application/json"),
-        ],
-        body.to_string(),
-    )
-        .into_response()
+    (code, [(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 /// 200 as long as the process can answer at all, also while it loads or ends.
 async fn live() -> Response {
-    (
-        [
-            (CACHE_CONTROL, "no-store"),
-            (CONTENT_TYPE, "application/json"),
-        ],
-        r#"{"status":"ALIVE"}"#,
-    )
-        .into_response()
+    ([(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], r#"{"status":"ALIVE"}"#).into_response()
 }
 
 async fn metrics(State(operations): State<Operations>) -> Response {
-    operations
-        .metrics
-        .set_ready(operations.readiness.is_ready());
+    operations.metrics.set_ready(operations.readiness.is_ready());
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, content_type)], operations.metrics.render()).into_response()
 }
@@ -87,26 +67,17 @@ mod tests {
     use super::*;
 
     async fn ask(operations: &Operations, method: &str, path: &str) -> (u16, String) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(Body::empty())
-            .unwrap();
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let response = router(operations.clone()).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
-        let body = axum::body::to_bytes(response.into_body(), 1 << 20)
-            .await
-            .unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[tokio::test]
     async fn health_follows_readiness_and_liveness_does_not() {
         let readiness = Arc::new(Readiness::new());
-        let operations = Operations {
-            readiness: readiness.clone(),
-            metrics: Arc::new(Metrics::new().unwrap()),
-        };
+        let operations = Operations { readiness: readiness.clone(), metrics: Arc::new(Metrics::new().unwrap()) };
         readiness.set_progress("vit", "warming up");
         let (status, body) = ask(&operations, "GET", "/health").await;
         assert_eq!(status, 503);
@@ -114,32 +85,16 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(&body).unwrap(),
             json!({"status": "LOADING", "reason": "loading models: vit: warming up", "models": {"vit": "warming up"}})
         );
-        assert_eq!(
-            ask(&operations, "HEAD", "/readyz").await,
-            (503, String::new())
-        );
+        assert_eq!(ask(&operations, "HEAD", "/readyz").await, (503, String::new()));
         assert_eq!(ask(&operations, "GET", "/livez").await.0, 200);
-        assert!(
-            ask(&operations, "GET", "/metrics")
-                .await
-                .1
-                .contains("tessera_ready 0")
-        );
+        assert!(ask(&operations, "GET", "/metrics").await.1.contains("tessera_ready 0"));
 
         readiness.set_ready();
         for path in ["/health", "/readyz"] {
-            assert_eq!(
-                ask(&operations, "GET", path).await,
-                (200, r#"{"status":"READY"}"#.to_owned())
-            );
+            assert_eq!(ask(&operations, "GET", path).await, (200, r#"{"status":"READY"}"#.to_owned()));
             assert_eq!(ask(&operations, "HEAD", path).await, (200, String::new()));
         }
-        assert!(
-            ask(&operations, "GET", "/metrics")
-                .await
-                .1
-                .contains("tessera_ready 1")
-        );
+        assert!(ask(&operations, "GET", "/metrics").await.1.contains("tessera_ready 1"));
         assert_eq!(ask(&operations, "POST", "/health").await.0, 405);
 
         readiness.set_draining();

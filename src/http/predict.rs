@@ -7,7 +7,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Api;
-use super::middleware::{BodyError, BodyLimits, SERVER_TIMING, ServerTimeoutError, read_body, server_timeout, server_timing};
+use super::middleware::{
+    BodyError, BodyLimits, SERVER_TIMING, ServerTimeoutError, read_body, server_timeout, server_timing,
+};
 use super::respond::{Failure, json};
 use crate::endpoint::DeployedModel;
 use crate::observe::Stage;

@@ -48,6 +48,9 @@ mod tests {
         let response = Failure(Status::method_not_allowed("POST")).into_response();
         assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("POST")));
         let response = Failure(Status::unavailable("busy", Duration::from_secs(3))).into_response();
-        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &HeaderValue::from_static("3")));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+            (503, &HeaderValue::from_static("3"))
+        );
     }
 }

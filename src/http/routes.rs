@@ -58,7 +58,10 @@ mod tests {
 
     #[test]
     fn the_last_colon_divides() {
-        assert_eq!(ResourceVerb::split("imagenet:predict"), ResourceVerb { resource: "imagenet", verb: Some("predict") });
+        assert_eq!(
+            ResourceVerb::split("imagenet:predict"),
+            ResourceVerb { resource: "imagenet", verb: Some("predict") }
+        );
         assert_eq!(ResourceVerb::split("a:b:predict").resource, "a:b");
         assert_eq!(ResourceVerb::split("imagenet").verb, None);
     }

@@ -26,15 +26,8 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of a request; the position is the enum's number.
-    pub const ALL: [Self; 7] = [
-        Self::Parse,
-        Self::Decode,
-        Self::Preprocess,
-        Self::Queue,
-        Self::Inference,
-        Self::Postprocess,
-        Self::Total,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Parse, Self::Decode, Self::Preprocess, Self::Queue, Self::Inference, Self::Postprocess, Self::Total];
 
     /// The label's value and the name in `Server-Timing`.
     pub const fn name(self) -> &'static str {
@@ -82,8 +75,7 @@ impl DeployedModelMetrics {
         self.stage(Stage::Total, total);
         self.latency_total.observe(total.as_secs_f64());
         self.latency_model.observe(model.as_secs_f64());
-        self.latency_overhead
-            .observe(total.saturating_sub(model).as_secs_f64());
+        self.latency_overhead.observe(total.saturating_sub(model).as_secs_f64());
         self.predictions.inc_by(predictions as u64);
     }
 }

@@ -23,13 +23,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// What lines look like.
 #[derive(Debug, Clone)]
 pub(super) enum Style {
-    Text {
-        color: bool,
-    },
-    Json {
-        labels: BTreeMap<String, String>,
-        project: Option<String>,
-    },
+    Text { color: bool },
+    Json { labels: BTreeMap<String, String>, project: Option<String> },
 }
 
 /// Writes each event as one line, in one piece.
@@ -125,14 +120,9 @@ where
         let metadata = event.metadata();
         let mut line = match &self.style {
             Style::Text { color } => text(metadata.level(), message, fields, *color),
-            Style::Json { labels, project } => json(
-                metadata.level(),
-                metadata.target(),
-                message,
-                fields,
-                labels,
-                project.as_deref(),
-            ),
+            Style::Json { labels, project } => {
+                json(metadata.level(), metadata.target(), message, fields, labels, project.as_deref())
+            }
         };
         line.push('\n');
         // A log that cannot be written cannot be complained about either.
@@ -141,9 +131,7 @@ where
 }
 
 fn now() -> String {
-    OffsetDateTime::now_utc()
-        .format(&Rfc3339)
-        .unwrap_or_default()
+    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }
 
 fn text(level: &Level, message: String, mut fields: Fields, color: bool) -> String {
@@ -158,10 +146,7 @@ fn text(level: &Level, message: String, mut fields: Fields, color: bool) -> Stri
     // Seconds are enough for people, who compare with their watch; durations are in the messages.
     let time = now().chars().take(19).collect::<String>();
     let mut line = match color {
-        true => format!(
-            "\x1b[2m{time}Z\x1b[0m \x1b[{paint}m{name}\x1b[0m {}",
-            printable(&message)
-        ),
+        true => format!("\x1b[2m{time}Z\x1b[0m \x1b[{paint}m{name}\x1b[0m {}", printable(&message)),
         false => format!("{time}Z {name} {}", printable(&message)),
     };
     for (name, value) in &fields.0 {
@@ -182,15 +167,7 @@ fn text(level: &Level, message: String, mut fields: Fields, color: bool) -> Stri
 
 /// Text from clients must not forge lines or steer the terminal; line ends and tabs of our own are kept in sight.
 fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 fn json(
@@ -215,18 +192,14 @@ fn json(
     object.insert("message".into(), message.into());
     object.insert("target".into(), target.into());
     if let Some(Value::String(trace)) = fields.take("trace_id") {
-        let trace = project.map_or(trace.clone(), |project| {
-            format!("projects/{project}/traces/{trace}")
-        });
+        let trace = project.map_or(trace.clone(), |project| format!("projects/{project}/traces/{trace}"));
         object.insert("logging.googleapis.com/trace".into(), trace.into());
     }
     if let Some(span) = fields.take("span_id") {
         object.insert("logging.googleapis.com/spanId".into(), span);
     }
-    let mut all: Map<String, Value> = labels
-        .iter()
-        .map(|(name, value)| (name.clone(), Value::from(value.clone())))
-        .collect();
+    let mut all: Map<String, Value> =
+        labels.iter().map(|(name, value)| (name.clone(), Value::from(value.clone()))).collect();
     if let Some(id) = fields.take("request_id") {
         all.insert("request_id".into(), id);
     }
@@ -274,8 +247,7 @@ mod tests {
     fn logged(style: Style, log: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let subscriber =
-            tracing_subscriber::registry().with(Lines::new(style, move || writer.clone()));
+        let subscriber = tracing_subscriber::registry().with(Lines::new(style, move || writer.clone()));
         tracing::subscriber::with_default(subscriber, log);
         let bytes = memory.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -291,32 +263,18 @@ mod tests {
         );
         let _entered = span.enter();
         span.record("endpoint", "imagenet");
-        tracing::warn!(
-            httpRequest.status = 503,
-            httpRequest.latency = "0.002s",
-            items = 3,
-            "queue \"full\"\n2"
-        );
+        tracing::warn!(httpRequest.status = 503, httpRequest.latency = "0.002s", items = 3, "queue \"full\"\n2");
     }
 
     #[test]
     fn json_has_cloud_loggings_names() {
         let labels = BTreeMap::from([("endpoint_id".to_owned(), "42".to_owned())]);
-        let line = logged(
-            Style::Json {
-                labels,
-                project: Some("p".to_owned()),
-            },
-            a_request,
-        );
+        let line = logged(Style::Json { labels, project: Some("p".to_owned()) }, a_request);
         assert_eq!(line.matches('\n').count(), 1);
         let mut object: Value = serde_json::from_str(&line).unwrap();
         let time = object.as_object_mut().unwrap().remove("time").unwrap();
         let time = time.as_str().unwrap();
-        assert!(
-            time.len() >= 20 && time.as_bytes()[10] == b'T' && time.ends_with('Z'),
-            "{time}"
-        );
+        assert!(time.len() >= 20 && time.as_bytes()[10] == b'T' && time.ends_with('Z'), "{time}");
         assert_eq!(
             object,
             serde_json::json!({
@@ -335,10 +293,7 @@ mod tests {
 
     #[test]
     fn severities() {
-        let style = Style::Json {
-            labels: BTreeMap::new(),
-            project: None,
-        };
+        let style = Style::Json { labels: BTreeMap::new(), project: None };
         let lines = logged(style, || {
             tracing::error!(critical = true, "a");
             tracing::error!("b");
@@ -347,12 +302,7 @@ mod tests {
         });
         let found: Vec<String> = lines
             .lines()
-            .map(|line| {
-                serde_json::from_str::<Value>(line).unwrap()["severity"]
-                    .as_str()
-                    .unwrap()
-                    .to_owned()
-            })
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["severity"].as_str().unwrap().to_owned())
             .collect();
         assert_eq!(found, ["CRITICAL", "ERROR", "INFO", "DEBUG"]);
     }
@@ -360,18 +310,13 @@ mod tests {
     #[test]
     fn text_is_one_readable_line() {
         let line = logged(Style::Text { color: false }, a_request);
-        assert_eq!(
-            &line[20..],
-            " WARN  queue \"full\"\\n2 items=3 request_id=r-1 endpoint=imagenet\n"
-        );
+        assert_eq!(&line[20..], " WARN  queue \"full\"\\n2 items=3 request_id=r-1 endpoint=imagenet\n");
         assert!(logged(Style::Text { color: true }, a_request).contains("\x1b[33mWARN "));
     }
 
     #[test]
     fn clients_cannot_steer_the_terminal() {
-        let line = logged(Style::Text { color: false }, || {
-            tracing::info!(agent = "a\n2026 INFO forged\x1b[2J", "x")
-        });
+        let line = logged(Style::Text { color: false }, || tracing::info!(agent = "a\n2026 INFO forged\x1b[2J", "x"));
         assert_eq!(line.lines().count(), 1);
         assert!(!line.contains('\x1b'));
     }

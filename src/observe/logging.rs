@@ -43,9 +43,7 @@ pub enum LogError {
     #[error("`{0}` is not a log format: auto, json or text")]
     Format(String),
     /// Not a level.
-    #[error(
-        "`{0}` is not a log level: error, warn, info, debug or trace, or by module as in `info,tessera=debug`"
-    )]
+    #[error("`{0}` is not a log level: error, warn, info, debug or trace, or by module as in `info,tessera=debug`")]
     Level(String),
     /// Something else logs in this process already.
     #[error("cannot start the log: {0}")]
@@ -76,9 +74,7 @@ pub struct LogControl {
 impl LogControl {
     /// The level in force, as in `info,tessera=debug`.
     pub fn level(&self) -> String {
-        self.handle
-            .with_current(ToString::to_string)
-            .unwrap_or_default()
+        self.handle.with_current(ToString::to_string).unwrap_or_default()
     }
 
     /// Logs at `level` from now on.
@@ -87,21 +83,14 @@ impl LogControl {
     /// When it is not a level; the old one stays.
     pub fn set_level(&self, level: &str) -> Result<(), LogError> {
         let filter = parse_level(level)?;
-        self.handle
-            .reload(filter)
-            .map_err(|_| LogError::Level(level.to_owned()))
+        self.handle.reload(filter).map_err(|_| LogError::Level(level.to_owned()))
     }
 
     /// A control that is attached to nothing, and the filter that it would change; for tests.
     #[cfg(test)]
     pub(crate) fn detached(level: &str) -> (reload::Layer<EnvFilter, Registry>, Self) {
         let (layer, handle) = reload::Layer::new(parse_level(level).unwrap());
-        (
-            layer,
-            Self {
-                handle: Arc::new(handle),
-            },
-        )
+        (layer, Self { handle: Arc::new(handle) })
     }
 }
 
@@ -115,40 +104,24 @@ pub fn start_logging(settings: &LogSettings) -> Result<LogControl, LogError> {
     let style = match settings.format {
         LogFormat::Auto if !terminal => json_style(settings),
         LogFormat::Json => json_style(settings),
-        LogFormat::Auto | LogFormat::Text => Style::Text {
-            color: terminal && !settings.no_color,
-        },
+        LogFormat::Auto | LogFormat::Text => Style::Text { color: terminal && !settings.no_color },
     };
     let (filter, handle) = reload::Layer::new(parse_level(&settings.level)?);
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(Lines::new(style, io::stdout))
-        .try_init()?;
+    tracing_subscriber::registry().with(filter).with(Lines::new(style, io::stdout)).try_init()?;
     log_panics();
-    Ok(LogControl {
-        handle: Arc::new(handle),
-    })
+    Ok(LogControl { handle: Arc::new(handle) })
 }
 
 fn json_style(settings: &LogSettings) -> Style {
-    Style::Json {
-        labels: settings.labels.clone(),
-        project: settings.project.clone(),
-    }
+    Style::Json { labels: settings.labels.clone(), project: settings.project.clone() }
 }
 
 /// Directives whose every part is a known level, so that a misspelt `inof` is not taken for a module's name.
 fn parse_level(text: &str) -> Result<EnvFilter, LogError> {
     let invalid = || LogError::Level(text.to_owned());
-    let text = if text.trim().is_empty() {
-        "info"
-    } else {
-        text.trim()
-    };
+    let text = if text.trim().is_empty() { "info" } else { text.trim() };
     for directive in text.split(',') {
-        let level = directive
-            .rsplit_once('=')
-            .map_or(directive, |(_, level)| level);
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         let known = ["off", "error", "warn", "info", "debug", "trace"];
         if !known.contains(&level.trim().to_ascii_lowercase().as_str()) {
             return Err(invalid());
@@ -166,15 +139,9 @@ fn log_panics() {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current();
         let backtrace = std::backtrace::Backtrace::capture(); // Empty unless RUST_BACKTRACE asks for it.
-        let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured)
-            .then(|| backtrace.to_string());
-        tracing::error!(
-            location,
-            thread = thread.name(),
-            backtrace,
-            critical = true,
-            "panic: {message}"
-        );
+        let backtrace =
+            (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string());
+        tracing::error!(location, thread = thread.name(), backtrace, critical = true, "panic: {message}");
     }));
 }
 

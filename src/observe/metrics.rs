@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector,
 };
 
 use super::process::ProcessMetrics;
@@ -17,8 +17,8 @@ use super::{DeployedModelMetrics, ModelMetrics, Stage};
 
 /// Bounds of the histograms of time, in seconds: from a stage of microseconds to a request of a minute.
 const SECONDS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
 ];
 
 const ITEMS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -89,9 +89,7 @@ impl Metrics {
     /// When two metrics share a name or a name is not valid, which a test excludes.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let make = Maker {
-            registry: &registry,
-        };
+        let make = Maker { registry: &registry };
         let deployed_model = ["endpoint", "deployed_model"];
         let model = ["model", "version"];
         let requests = make.counters(
@@ -111,83 +109,37 @@ impl Metrics {
             &[&deployed_model[..], &["latency_type"]].concat(),
             SECONDS,
         )?;
-        let predictions = make.counters(
-            "tessera_predictions_total",
-            "Instances that were predicted",
-            &deployed_model,
-        )?;
-        let batch_size = make.histograms(
-            "tessera_batch_size",
-            "Instances that the engine ran together",
-            &model,
-            ITEMS,
-        )?;
-        let padding = make.counters(
-            "tessera_batch_padding_total",
-            "Empty instances that filled fixed batches",
-            &model,
-        )?;
-        let queue_items = make.gauges(
-            "tessera_queue_length",
-            "Instances that wait for the engine",
-            &model,
-        )?;
-        let queue_bytes = make.gauges(
-            "tessera_queue_bytes",
-            "Memory of the instances that wait",
-            &model,
-        )?;
+        let predictions =
+            make.counters("tessera_predictions_total", "Instances that were predicted", &deployed_model)?;
+        let batch_size =
+            make.histograms("tessera_batch_size", "Instances that the engine ran together", &model, ITEMS)?;
+        let padding =
+            make.counters("tessera_batch_padding_total", "Empty instances that filled fixed batches", &model)?;
+        let queue_items = make.gauges("tessera_queue_length", "Instances that wait for the engine", &model)?;
+        let queue_bytes = make.gauges("tessera_queue_bytes", "Memory of the instances that wait", &model)?;
         let expected_wait = make.float_gauges(
             "tessera_queue_expected_wait_seconds",
             "How long an instance that comes now is expected to wait for the engine",
             &model,
         )?;
-        let refused =
-            make.counters("tessera_queue_refused_total", "Requests that the queue turned away", &model)?;
+        let refused = make.counters("tessera_queue_refused_total", "Requests that the queue turned away", &model)?;
         let cancelled = make.counters(
             "tessera_queue_cancelled_total",
             "Instances that left the queue because nobody waited for them any more, or too late",
             &model,
         )?;
-        let errors = make.counters(
-            "tessera_errors_total",
-            "Failed requests by canonical code",
-            &["code"],
-        )?;
-        let images = make.counters(
-            "tessera_images_total",
-            "Images that were decoded, by format",
-            &["format"],
-        )?;
-        let responses = make.counters(
-            "tessera_http_responses_total",
-            "HTTP answers of any route",
-            &["code_class"],
-        )?;
-        let image_bytes = make.counter(
-            "tessera_image_bytes_total",
-            "Compressed size of the images that were decoded",
-        )?;
-        let received_bytes = make.counter(
-            "tessera_http_received_bytes_total",
-            "Bytes of the requests' bodies",
-        )?;
-        let sent_bytes = make.counter(
-            "tessera_http_sent_bytes_total",
-            "Bytes of the answers' bodies",
-        )?;
+        let errors = make.counters("tessera_errors_total", "Failed requests by canonical code", &["code"])?;
+        let images = make.counters("tessera_images_total", "Images that were decoded, by format", &["format"])?;
+        let responses = make.counters("tessera_http_responses_total", "HTTP answers of any route", &["code_class"])?;
+        let image_bytes =
+            make.counter("tessera_image_bytes_total", "Compressed size of the images that were decoded")?;
+        let received_bytes = make.counter("tessera_http_received_bytes_total", "Bytes of the requests' bodies")?;
+        let sent_bytes = make.counter("tessera_http_sent_bytes_total", "Bytes of the answers' bodies")?;
         let panics = make.counter("tessera_panics_total", "Requests that ended in a panic")?;
-        let model_load = make.float_gauges(
-            "tessera_model_load_seconds",
-            "Time to load and warm a model",
-            &["model", "version"],
-        )?;
+        let model_load =
+            make.float_gauges("tessera_model_load_seconds", "Time to load and warm a model", &["model", "version"])?;
         let connections = make.gauges("tessera_connections", "Open connections", &["listener"])?;
-        let build = make.gauges(
-            "tessera_build_info",
-            "Always 1",
-            &["version", "onnxruntime_version"],
-        )?;
+        let build = make.gauges("tessera_build_info", "Always 1", &["version", "onnxruntime_version"])?;
         let ready = IntGauge::new("tessera_ready", "1 when predictions can be answered")?;
         make.register(&ready)?;
         let process = Mutex::new(ProcessMetrics::new(&registry)?);
@@ -224,19 +176,10 @@ impl Metrics {
     /// The series of `deployed_model` at `endpoint`, both as configured. Look it up once and keep it.
     pub fn deployed_model(&self, endpoint: &str, deployed_model: &str) -> DeployedModelMetrics {
         let model = [endpoint, deployed_model];
-        let latency = |kind| {
-            self.latency
-                .with_label_values(&[endpoint, deployed_model, kind])
-        };
+        let latency = |kind| self.latency.with_label_values(&[endpoint, deployed_model, kind]);
         DeployedModelMetrics {
-            requests: CLASSES.map(|class| {
-                self.requests
-                    .with_label_values(&[endpoint, deployed_model, class])
-            }),
-            stages: Stage::ALL.map(|stage| {
-                self.stages
-                    .with_label_values(&[endpoint, deployed_model, stage.name()])
-            }),
+            requests: CLASSES.map(|class| self.requests.with_label_values(&[endpoint, deployed_model, class])),
+            stages: Stage::ALL.map(|stage| self.stages.with_label_values(&[endpoint, deployed_model, stage.name()])),
             latency_total: latency("total"),
             latency_overhead: latency("overhead"),
             latency_model: latency("model"),
@@ -270,10 +213,7 @@ impl Metrics {
 
     /// An image of `bytes` compressed bytes was decoded. `format` as in `jpeg`; those not known count as `other`.
     pub fn image(&self, format: &str, bytes: usize) {
-        let index = FORMATS
-            .iter()
-            .position(|known| *known == format)
-            .unwrap_or(FORMATS.len() - 1);
+        let index = FORMATS.iter().position(|known| *known == format).unwrap_or(FORMATS.len() - 1);
         self.images[index].inc();
         self.image_bytes.inc_by(bytes as u64);
     }
@@ -292,9 +232,7 @@ impl Metrics {
 
     /// A model was loaded and warmed in `duration`.
     pub fn model_loaded(&self, model: &str, version: &str, duration: Duration) {
-        self.model_load
-            .with_label_values(&[model, version])
-            .set(duration.as_secs_f64());
+        self.model_load.with_label_values(&[model, version]).set(duration.as_secs_f64());
     }
 
     /// The number of open connections of a listener, as in `api`; the server keeps it.
@@ -310,17 +248,12 @@ impl Metrics {
     /// What this process is made of.
     pub fn set_build(&self, version: &str, onnxruntime_version: &str) {
         self.build.reset();
-        self.build
-            .with_label_values(&[version, onnxruntime_version])
-            .set(1);
+        self.build.with_label_values(&[version, onnxruntime_version]).set(1);
     }
 
     /// Everything in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> String {
-        self.process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .refresh();
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).refresh();
         let mut text = Vec::with_capacity(32 * 1024);
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "cannot render metrics");
@@ -339,10 +272,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn register<C: Collector + Clone + 'static>(
-        &self,
-        metric: &C,
-    ) -> Result<(), prometheus::Error> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: &C) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(metric.clone()))
     }
 
@@ -352,34 +282,19 @@ impl Maker<'_> {
         Ok(metric)
     }
 
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.register(&metric)?;
         Ok(metric)
     }
 
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.register(&metric)?;
         Ok(metric)
     }
 
-    fn float_gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<GaugeVec, prometheus::Error> {
+    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
         let metric = GaugeVec::new(Opts::new(name, help), labels)?;
         self.register(&metric)?;
         Ok(metric)
@@ -392,10 +307,7 @@ impl Maker<'_> {
         labels: &[&str],
         buckets: &[f64],
     ) -> Result<HistogramVec, prometheus::Error> {
-        let metric = HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-            labels,
-        )?;
+        let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
         self.register(&metric)?;
         Ok(metric)
     }
@@ -413,9 +325,10 @@ mod tests {
         model.answered(503);
         model.stage(Stage::Decode, Duration::from_micros(700));
         model.finished(Duration::from_millis(12), Duration::from_millis(9), 3);
-        model.batch(3, 1);
-        model.queue(7, 4096);
-        model.expected_wait(Duration::from_millis(250));
+        let queue = metrics.model("vit", "3");
+        queue.batch(3, 1);
+        queue.queue(7, 4096);
+        queue.expected_wait(Duration::from_millis(250));
         metrics.image("jpeg", 1000);
         metrics.image("heic", 10);
         metrics.error("INVALID_ARGUMENT");
@@ -462,9 +375,9 @@ not in
         metrics.answered_unknown(404);
         metrics.error("whatever a caller passes");
         let text = metrics.render();
-        assert!(text.contains(
-            r#"tessera_requests_total{code_class="4xx",deployed_model="unknown",endpoint="unknown"} 1"#
-        ));
+        assert!(
+            text.contains(r#"tessera_requests_total{code_class="4xx",deployed_model="unknown",endpoint="unknown"} 1"#)
+        );
         assert!(text.contains(r#"tessera_errors_total{code="UNKNOWN"} 1"#));
         assert!(!text.contains("whatever"));
     }
@@ -475,10 +388,7 @@ not in
         let metrics = Metrics::new().unwrap();
         let value = |name: &str| -> f64 {
             let text = metrics.render();
-            let line = text
-                .lines()
-                .find(|line| line.starts_with(&format!("{name} ")))
-                .unwrap();
+            let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
             line.rsplit(' ').next().unwrap().parse().unwrap()
         };
         assert!(value("process_resident_memory_bytes") > 1e6);

@@ -29,30 +29,16 @@ impl ProcessMetrics {
             }
             Ok::<_, prometheus::Error>(gauge)
         };
-        let cpu = Counter::new(
-            "process_cpu_seconds_total",
-            "CPU time of the process, user and system",
-        )?;
+        let cpu = Counter::new("process_cpu_seconds_total", "CPU time of the process, user and system")?;
         if cfg!(target_os = "linux") {
             registry.register(Box::new(cpu.clone()))?;
         }
-        let start = Gauge::new(
-            "process_start_time_seconds",
-            "When the process started, in Unix time",
-        )?;
-        start.set(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs_f64(),
-        );
+        let start = Gauge::new("process_start_time_seconds", "When the process started, in Unix time")?;
+        start.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         registry.register(Box::new(start))?;
         Ok(Self {
             resident: gauge("process_resident_memory_bytes", "Memory in RAM")?,
-            resident_peak: gauge(
-                "process_resident_memory_peak_bytes",
-                "The most memory that was in RAM",
-            )?,
+            resident_peak: gauge("process_resident_memory_peak_bytes", "The most memory that was in RAM")?,
             virtual_size: gauge("process_virtual_memory_bytes", "Address space")?,
             threads: gauge("process_threads", "Threads")?,
             open_files: gauge("process_open_fds", "Open file descriptors")?,
@@ -63,11 +49,7 @@ impl ProcessMetrics {
     /// Reads `/proc` again; what cannot be read keeps its value.
     pub fn refresh(&self) {
         if let Ok(status) = fs::read_to_string("/proc/self/status") {
-            let field = |name: &str| {
-                status
-                    .lines()
-                    .find_map(|line| number(line.strip_prefix(name)?))
-            };
+            let field = |name: &str| status.lines().find_map(|line| number(line.strip_prefix(name)?));
             let bytes = |name: &str| field(name).map(|kibibytes| kibibytes * 1024);
             for (gauge, value) in [
                 (&self.resident, bytes("VmRSS:")),
@@ -80,16 +62,12 @@ impl ProcessMetrics {
                 }
             }
         }
-        if let Some(seconds) = fs::read_to_string("/proc/self/stat")
-            .ok()
-            .and_then(|stat| cpu_seconds(&stat))
-        {
+        if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| cpu_seconds(&stat)) {
             self.cpu.inc_by((seconds - self.cpu.get()).max(0.0));
         }
         if let Ok(entries) = fs::read_dir("/proc/self/fd") {
             // One of them is the directory that is being read.
-            self.open_files
-                .set(i64::try_from(entries.count().saturating_sub(1)).unwrap_or(i64::MAX));
+            self.open_files.set(i64::try_from(entries.count().saturating_sub(1)).unwrap_or(i64::MAX));
         }
     }
 }

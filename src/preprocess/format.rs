@@ -55,9 +55,7 @@ pub fn sniff(bytes: &[u8]) -> Result<Format, ImageError> {
     if let Some(kind) = unsupported(bytes) {
         return Err(ImageError::Unsupported { kind });
     }
-    Err(ImageError::NotAnImage {
-        looks_like: describe(bytes),
-    })
+    Err(ImageError::NotAnImage { looks_like: describe(bytes) })
 }
 
 fn supported(bytes: &[u8]) -> Option<Format> {
@@ -76,27 +74,17 @@ fn supported(bytes: &[u8]) -> Option<Format> {
 
 /// `BM` alone could begin a text; the size of the second header, at byte 14, has few values.
 fn is_bmp(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"BM")
-        && matches!(
-            bytes.get(14..18),
-            Some([12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])
-        )
+    bytes.starts_with(b"BM") && matches!(bytes.get(14..18), Some([12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]))
 }
 
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
-    if let Some(brand) = (bytes.get(4..8) == Some(b"ftyp"))
-        .then(|| bytes.get(8..12))
-        .flatten()
-    {
+    if let Some(brand) = (bytes.get(4..8) == Some(b"ftyp")).then(|| bytes.get(8..12)).flatten() {
         return Some(match brand {
             b"avif" | b"avis" => "AVIF",
             b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" | b"hevm" | b"hevs" => "HEIC",
             // The generic brands: the list of compatible ones says which codec it is.
             b"mif1" | b"msf1" | b"miaf" => {
-                if bytes
-                    .get(16..64.min(bytes.len()))
-                    .is_some_and(|rest| rest.chunks_exact(4).any(|b| b == b"avif"))
-                {
+                if bytes.get(16..64.min(bytes.len())).is_some_and(|rest| rest.chunks_exact(4).any(|b| b == b"avif")) {
                     "AVIF"
                 } else {
                     "HEIF"
@@ -146,20 +134,13 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
 fn is_svg(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(1024)];
     let head = text_start(head);
-    let has = |needle: &[u8]| {
-        head.windows(needle.len())
-            .any(|w| w.eq_ignore_ascii_case(needle))
-    };
-    head.starts_with(b"<svg")
-        || ((head.starts_with(b"<?xml") || head.starts_with(b"<!")) && has(b"<svg"))
+    let has = |needle: &[u8]| head.windows(needle.len()).any(|w| w.eq_ignore_ascii_case(needle));
+    head.starts_with(b"<svg") || ((head.starts_with(b"<?xml") || head.starts_with(b"<!")) && has(b"<svg"))
 }
 
 /// Skips a byte order mark and blanks.
 fn text_start(bytes: &[u8]) -> &[u8] {
-    bytes
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(bytes)
-        .trim_ascii_start()
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start()
 }
 
 /// Says what bytes that are no image look like, so that the sender finds the mistake.
@@ -179,15 +160,10 @@ fn describe(bytes: &[u8]) -> String {
     }
     let head = &bytes[..bytes.len().min(64)];
     let text = text_start(head);
-    let starts = |prefix: &[u8]| {
-        text.get(..prefix.len())
-            .is_some_and(|s| s.eq_ignore_ascii_case(prefix))
-    };
+    let starts = |prefix: &[u8]| text.get(..prefix.len()).is_some_and(|s| s.eq_ignore_ascii_case(prefix));
     const URLS: &[&str] = &["http://", "https://", "gs://", "s3://", "ftp://", "file://"];
     if let Some(scheme) = URLS.iter().find(|scheme| starts(scheme.as_bytes())) {
-        return format!(
-            "it is a {scheme} URL, and URLs are never fetched; send the bytes of the image"
-        );
+        return format!("it is a {scheme} URL, and URLs are never fetched; send the bytes of the image");
     }
     if starts(b"data:") {
         return "it is a data: URL; send only the base64 after its comma".to_owned();
@@ -213,22 +189,17 @@ fn describe(bytes: &[u8]) -> String {
         return "its bytes are all zero".to_owned();
     }
     let hex: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    format!(
-        "it begins with the bytes {}, which no known image format does",
-        hex.join(" ")
-    )
+    format!("it begins with the bytes {}, which no known image format does", hex.join(" "))
 }
 
 /// Valid UTF-8 (but for a character cut at the end) without control characters.
 fn is_text(head: &[u8]) -> bool {
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
-        Err(error) if error.error_len().is_none() => {
-            match std::str::from_utf8(&head[..error.valid_up_to()]) {
-                Ok(text) => text,
-                Err(_) => return false,
-            }
-        }
+        Err(error) if error.error_len().is_none() => match std::str::from_utf8(&head[..error.valid_up_to()]) {
+            Ok(text) => text,
+            Err(_) => return false,
+        },
         Err(_) => return false,
     };
     !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())

@@ -6,15 +6,12 @@
 use super::error::SpecError;
 use super::geometry::{Crop, Resize};
 use super::resize::taps::Filter;
-use super::spec::{Alpha, Color, Normalise, Preset, PreprocessSpec};
+use super::spec::{Alpha, Color, Normalise, PreprocessSpec, Preset};
 use serde_json::{Map, Value};
 
 const STANDARD: ([f64; 3], [f64; 3]) = ([0.5; 3], [0.5; 3]);
 const IMAGENET: ([f64; 3], [f64; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-const CLIP: ([f64; 3], [f64; 3]) = (
-    [0.48145466, 0.4578275, 0.40821073],
-    [0.26862954, 0.26130258, 0.27577711],
-);
+const CLIP: ([f64; 3], [f64; 3]) = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
 
 /// How a class reads `size`.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,14 +45,7 @@ const fn class(
     crop: Option<u32>,
     statistics: ([f64; 3], [f64; 3]),
 ) -> Class {
-    Class {
-        name,
-        sizing,
-        filter,
-        crop,
-        statistics,
-        convert_rgb: false,
-    }
+    Class { name, sizing, filter, crop, statistics, convert_rgb: false }
 }
 
 /// Image classifiers' classes, without the endings that are stripped.
@@ -67,14 +57,8 @@ const CLASSES: &[Class] = {
         class("DeiT", Square(256), Bicubic, Some(224), STANDARD),
         class("Beit", Square(224), Bicubic, None, STANDARD),
         class("Siglip", Square(224), Bicubic, None, STANDARD),
-        Class {
-            convert_rgb: true,
-            ..class("CLIP", Shortest(224), Bicubic, Some(224), CLIP)
-        },
-        Class {
-            convert_rgb: true,
-            ..class("Bit", Shortest(224), Bicubic, Some(224), CLIP)
-        },
+        Class { convert_rgb: true, ..class("CLIP", Shortest(224), Bicubic, Some(224), CLIP) },
+        Class { convert_rgb: true, ..class("Bit", Shortest(224), Bicubic, Some(224), CLIP) },
         class("ConvNext", CropPct(384, 0.875, 384), Bicubic, None, STANDARD),
         class("PoolFormer", CropPct(224, 0.9, u32::MAX), Bicubic, Some(224), IMAGENET),
         class("Levit", Levit(224), Bicubic, Some(224), IMAGENET),
@@ -102,8 +86,7 @@ impl PreprocessSpec {
 
     /// As [`Self::from_hugging_face`], without the check that the settings go together.
     pub(super) fn read_hugging_face(text: &str, preset: Preset) -> Result<Self, SpecError> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| SpecError::Json(error.to_string()))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| SpecError::Json(error.to_string()))?;
         let Value::Object(mut object) = value else {
             return Err(SpecError::Json("it is not a JSON object".to_owned()));
         };
@@ -158,9 +141,7 @@ impl File<'_> {
         if let Some(number) = value.as_f64() {
             return Ok(Some([number; 3]));
         }
-        let numbers: Option<Vec<f64>> = value
-            .as_array()
-            .and_then(|list| list.iter().map(Value::as_f64).collect());
+        let numbers: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
         match numbers.as_deref() {
             Some(&[r, g, b]) => Ok(Some([r, g, b])),
             Some(&[grey]) => Ok(Some([grey; 3])),
@@ -194,11 +175,7 @@ impl File<'_> {
         Err(SpecError::key(
             key,
             format!("the defaults of `{}` are not known", shorten(full)),
-            format!(
-                "give {} in the file, or use one of {}",
-                given.join(", "),
-                known.join(", ")
-            ),
+            format!("give {} in the file, or use one of {}", given.join(", "), known.join(", ")),
         ))
     }
 
@@ -238,22 +215,21 @@ impl File<'_> {
         };
         let crop = crop_size.map(|(height, width)| Crop { height, width });
         let cropped = self.flag("do_center_crop")?.unwrap_or(class.crop.is_some());
-        spec.crop = if cropped {
-            Some(crop.ok_or_else(|| {
-                SpecError::key("crop_size", "it is missing", "give it, or set do_center_crop false")
-            })?)
-        } else {
-            None
-        };
+        spec.crop =
+            if cropped {
+                Some(crop.ok_or_else(|| {
+                    SpecError::key("crop_size", "it is missing", "give it, or set do_center_crop false")
+                })?)
+            } else {
+                None
+            };
         if !self.flag("do_resize")?.unwrap_or(true) {
             spec.resize = Resize::None;
             return Ok(());
         }
         let (default, square) = match class.sizing {
             Sizing::Square(side) => (side, true),
-            Sizing::Shortest(side) | Sizing::CropPct(side, ..) | Sizing::Levit(side) => {
-                (side, false)
-            }
+            Sizing::Shortest(side) | Sizing::CropPct(side, ..) | Sizing::Levit(side) => (side, false),
         };
         spec.resize = match self.get("size") {
             None if square => exact(default, default),
@@ -275,10 +251,7 @@ impl File<'_> {
                 }
                 spec.resize = shortest((f64::from(edge) / crop_pct) as u32);
                 if spec.crop.is_none() {
-                    spec.crop = Some(Crop {
-                        height: edge,
-                        width: edge,
-                    });
+                    spec.crop = Some(Crop { height: edge, width: edge });
                 }
             }
             Sizing::CropPct(..) => spec.resize = exact(edge, edge),
@@ -299,11 +272,7 @@ impl File<'_> {
         let efficientnet = class.name == "EfficientNet";
         spec.rescale_offset = self.flag("rescale_offset")?.unwrap_or(false);
         if spec.rescale_offset && !efficientnet {
-            return Err(SpecError::key(
-                "rescale_offset",
-                "it is known for EfficientNet only",
-                "set it to false",
-            ));
+            return Err(SpecError::key("rescale_offset", "it is known for EfficientNet only", "set it to false"));
         }
         let mobilevit = class.name == "MobileViT";
         spec.normalise = if self.flag("do_normalize")?.unwrap_or(!mobilevit) {
@@ -328,10 +297,7 @@ fn exact(height: u32, width: u32) -> Resize {
 }
 
 fn shortest(edge: u32) -> Resize {
-    Resize::ShortestEdge {
-        edge,
-        longest: None,
-    }
+    Resize::ShortestEdge { edge, longest: None }
 }
 
 fn filter(value: &Value) -> Result<Filter, SpecError> {
@@ -379,27 +345,16 @@ fn size(value: &Value, square: bool) -> Result<Resize, SpecError> {
     }
     let get = |name: &str| value.get(name).and_then(side);
     if let Some(edge) = get("shortest_edge") {
-        return Ok(Resize::ShortestEdge {
-            edge,
-            longest: get("longest_edge"),
-        });
+        return Ok(Resize::ShortestEdge { edge, longest: get("longest_edge") });
     }
     match sides(value, "size") {
         Ok((height, width)) => Ok(exact(height, width)),
-        Err(_) => Err(unexpected(
-            "size",
-            value,
-            "a number, {\"height\", \"width\"} or {\"shortest_edge\"}",
-        )),
+        Err(_) => Err(unexpected("size", value, "a number, {\"height\", \"width\"} or {\"shortest_edge\"}")),
     }
 }
 
 fn unexpected(key: &str, value: &Value, wanted: &str) -> SpecError {
-    SpecError::key(
-        key,
-        format!("{} is not a known value", shorten(&value.to_string())),
-        format!("give {wanted}"),
-    )
+    SpecError::key(key, format!("{} is not a known value", shorten(&value.to_string())), format!("give {wanted}"))
 }
 
 /// The start of a text that comes from the file.
@@ -423,10 +378,7 @@ mod tests {
         result.unwrap_err().to_string()
     }
 
-    const CROP_224: Option<Crop> = Some(Crop {
-        height: 224,
-        width: 224,
-    });
+    const CROP_224: Option<Crop> = Some(Crop { height: 224, width: 224 });
 
     #[test]
     fn an_empty_file_is_vit() {
@@ -445,8 +397,10 @@ mod tests {
             assert_eq!(spec.resize, exact(256, 256));
             assert_eq!((spec.crop, spec.filter), (CROP_224, Filter::Bicubic));
         }
-        let clip = read(r#"{"feature_extractor_type": "CLIPFeatureExtractor", "size": 336,
-            "crop_size": 336}"#);
+        let clip = read(
+            r#"{"feature_extractor_type": "CLIPFeatureExtractor", "size": 336,
+            "crop_size": 336}"#,
+        );
         assert_eq!(clip.resize, shortest(336));
         assert_eq!(clip.crop.unwrap().width, 336);
         assert_eq!(clip.normalise.unwrap().mean, CLIP.0);
@@ -469,8 +423,10 @@ mod tests {
 
     #[test]
     fn steps_can_be_turned_off() {
-        let spec = read(r#"{"do_resize": false, "do_center_crop": true, "crop_size": 224,
-            "do_rescale": false, "do_normalize": false}"#);
+        let spec = read(
+            r#"{"do_resize": false, "do_center_crop": true, "crop_size": 224,
+            "do_rescale": false, "do_normalize": false}"#,
+        );
         assert_eq!((spec.resize, spec.crop), (Resize::None, CROP_224));
         assert_eq!((spec.rescale_factor, spec.normalise), (None, None));
     }

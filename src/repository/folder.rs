@@ -26,14 +26,20 @@ pub const MODEL_FILES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 
 /// Files by which a model of another kind is known, and what makes ONNX of it.
 const OTHER_KINDS: [(&str, &str); 9] = [
-    ("saved_model.pb", "a TensorFlow SavedModel: convert it with `python -m tf2onnx.convert --saved-model DIR --output model.onnx`"),
+    (
+        "saved_model.pb",
+        "a TensorFlow SavedModel: convert it with `python -m tf2onnx.convert --saved-model DIR --output model.onnx`",
+    ),
     ("model.safetensors", "PyTorch weights: export them with `optimum-cli export onnx --model DIR OUTPUT`"),
     ("pytorch_model.bin", "PyTorch weights: export them with `optimum-cli export onnx --model DIR OUTPUT`"),
     ("model.pt", "a PyTorch model: export it with `torch.onnx.export`"),
     ("model.pkl", "a pickled model: convert it with skl2onnx or onnxmltools"),
     ("model.joblib", "a pickled model: convert it with skl2onnx or onnxmltools"),
     ("model.bst", "an XGBoost model: convert it with onnxmltools"),
-    ("model.tflite", "a TensorFlow Lite model: convert it with `python -m tf2onnx.convert --tflite FILE --output model.onnx`"),
+    (
+        "model.tflite",
+        "a TensorFlow Lite model: convert it with `python -m tf2onnx.convert --tflite FILE --output model.onnx`",
+    ),
     ("config.json", "a description without its model: export it with `optimum-cli export onnx --model DIR OUTPUT`"),
 ];
 
@@ -94,9 +100,13 @@ fn versions(directory: &Path) -> Result<Vec<ModelFolder>, RepositoryError> {
 
 /// Whether a folder is a model; one whose `model.toml` names another file counts too.
 fn has_model(directory: &Path) -> bool {
-    let named = || std::fs::read_dir(directory).is_ok_and(|entries| {
-        entries.filter_map(Result::ok).any(|entry| entry.path().extension().is_some_and(|extension| extension == "onnx"))
-    });
+    let named = || {
+        std::fs::read_dir(directory).is_ok_and(|entries| {
+            entries
+                .filter_map(Result::ok)
+                .any(|entry| entry.path().extension().is_some_and(|extension| extension == "onnx"))
+        })
+    };
     MODEL_FILES.iter().any(|file| directory.join(file).is_file()) || (directory.join("model.toml").is_file() && named())
 }
 

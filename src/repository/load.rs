@@ -10,7 +10,7 @@ use super::folder::ModelFolder;
 use super::manifest::{EngineOverrides, Manifest};
 use crate::engine::onnx::{OnnxEngine, OnnxModel, OnnxOptions};
 use crate::engine::{Engine, Signature, TensorSpec};
-use crate::preprocess::{Layout, Preprocessor, PreprocessSpec};
+use crate::preprocess::{PreprocessSpec, Preprocessor};
 use crate::task::Task;
 use crate::task::image_classification::ImageClassification;
 use crate::tensor::{ElementType, Tensor};
@@ -116,9 +116,9 @@ fn image_classification(
     };
     let mut overrides = manifest.overrides.preprocess.clone();
     if overrides.layout.is_none() && is_channels_last(input) {
-        overrides.layout = Some(Layout::Nhwc);
+        overrides.layout = Some("nhwc".to_owned());
     }
-    let spec = PreprocessSpec::resolve(manifest.preprocessor_config.as_deref(), &overrides)
+    let spec = PreprocessSpec::resolve(&overrides, manifest.preprocessor_config.as_deref())
         .map_err(|error| RepositoryError::Invalid { path: folder.directory.clone(), reason: error.to_string() })?;
     let preprocessor = Preprocessor::new(spec)
         .map_err(|error| RepositoryError::Invalid { path: folder.directory.clone(), reason: error.to_string() })?;
@@ -158,7 +158,9 @@ fn check_input(input: &TensorSpec, preprocessor: &Preprocessor) -> Result<(), St
     }
     let made = preprocessor.output_shape();
     let fits = match input.shape.as_slice() {
-        [_, rest @ ..] if rest.len() == 3 => rest.iter().zip(made).all(|(length, made)| length.is_none_or(|it| it == made)),
+        [_, rest @ ..] if rest.len() == 3 => {
+            rest.iter().zip(made).all(|(length, made)| length.is_none_or(|it| it == made))
+        }
         _ => false,
     };
     if fits {
@@ -198,7 +200,8 @@ fn check_outputs(task: &Task, outputs: &[Tensor]) -> Result<(), String> {
 pub fn file_bytes(file: &Path) -> u64 {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let is_data = |path: &Path| {
-        path.extension().is_some_and(|extension| extension == "data" || extension.to_string_lossy().starts_with("onnx_data"))
+        path.extension()
+            .is_some_and(|extension| extension == "data" || extension.to_string_lossy().starts_with("onnx_data"))
     };
     let beside = file.parent().and_then(|directory| std::fs::read_dir(directory).ok());
     let data: u64 = beside

@@ -157,7 +157,8 @@ fn ordered_labels(labels: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, Str
 }
 
 fn label_lines(path: &Path) -> Result<Vec<Arc<str>>, RepositoryError> {
-    let text = read_optional(path)?.ok_or_else(|| invalid(path, "the file that `labels` in model.toml names is missing"))?;
+    let text =
+        read_optional(path)?.ok_or_else(|| invalid(path, "the file that `labels` in model.toml names is missing"))?;
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Arc::from).collect())
 }
 
@@ -200,7 +201,8 @@ mod tests {
     #[test]
     fn labels_are_ordered_by_number() {
         let config = (0..12).map(|index| format!(r#""{index}":"label {index}""#)).collect::<Vec<_>>().join(",");
-        let manifest = read(&[("model.onnx", ""), ("config.json", &format!(r#"{{"id2label":{{{config}}}}}"#))]).unwrap();
+        let manifest =
+            read(&[("model.onnx", ""), ("config.json", &format!(r#"{{"id2label":{{{config}}}}}"#))]).unwrap();
         assert_eq!(&*manifest.labels[10], "label 10");
         assert_eq!(&*manifest.labels[2], "label 2");
     }
@@ -215,7 +217,8 @@ mod tests {
     fn model_toml_overrides() {
         let toml = "display_name = \"Cats\"\nfile = \"int8.onnx\"\nlabels = \"names.txt\"\n[postprocess]\nactivation = \"none\"";
         let manifest =
-            read(&[("int8.onnx", ""), ("names.txt", "cat\ndog\n"), ("model.toml", toml), ("config.json", "{}")]).unwrap();
+            read(&[("int8.onnx", ""), ("names.txt", "cat\ndog\n"), ("model.toml", toml), ("config.json", "{}")])
+                .unwrap();
         assert_eq!(manifest.display_name, "Cats");
         assert!(manifest.file.ends_with("int8.onnx"));
         assert_eq!(manifest.labels.iter().map(|label| &**label).collect::<Vec<_>>(), ["cat", "dog"]);

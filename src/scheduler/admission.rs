@@ -22,12 +22,7 @@ pub enum Refusal {
     #[error(
         "{items} items of {bytes} bytes together are more than the queue can ever hold ({max_items} items, {max_bytes} bytes)"
     )]
-    TooLarge {
-        items: usize,
-        bytes: usize,
-        max_items: usize,
-        max_bytes: usize,
-    },
+    TooLarge { items: usize, bytes: usize, max_items: usize, max_bytes: usize },
     /// As many items are waiting as may.
     #[error("the queue is full")]
     QueueFull { retry_after: Duration },
@@ -130,12 +125,7 @@ impl Gate {
         deadline: Option<Instant>,
     ) -> Result<Admission, Refusal> {
         if items > self.max_items || bytes > self.max_bytes {
-            return Err(Refusal::TooLarge {
-                items,
-                bytes,
-                max_items: self.max_items,
-                max_bytes: self.max_bytes,
-            });
+            return Err(Refusal::TooLarge { items, bytes, max_items: self.max_items, max_bytes: self.max_bytes });
         }
         if let Some(deadline) = deadline {
             self.check_deadline(items, deadline)?;
@@ -144,11 +134,7 @@ impl Gate {
             let retry_after = self.expected_wait(items);
             return Err(Refusal::QueueFull { retry_after });
         }
-        let mut admission = Admission {
-            gate: self.clone(),
-            items,
-            bytes: 0,
-        };
+        let mut admission = Admission { gate: self.clone(), items, bytes: 0 };
         if !add_within(&self.bytes, bytes, self.max_bytes) {
             drop(admission);
             let retry_after = self.expected_wait(items);
@@ -195,10 +181,7 @@ impl Gate {
     pub(super) fn readmit(self: &Arc<Self>, bytes: usize) -> Ticket {
         self.items.fetch_add(1, SeqCst);
         self.bytes.fetch_add(bytes, SeqCst);
-        Ticket {
-            gate: self.clone(),
-            bytes,
-        }
+        Ticket { gate: self.clone(), bytes }
     }
 
     fn release(&self, items: usize, bytes: usize) {
@@ -230,11 +213,7 @@ impl Gate {
 
 /// Adds unless the sum would be over the bound.
 fn add_within(count: &AtomicUsize, amount: usize, bound: usize) -> bool {
-    count
-        .fetch_update(SeqCst, SeqCst, |old| {
-            old.checked_add(amount).filter(|&new| new <= bound)
-        })
-        .is_ok()
+    count.fetch_update(SeqCst, SeqCst, |old| old.checked_add(amount).filter(|&new| new <= bound)).is_ok()
 }
 
 /// The share of one request: so many items, so many bytes. Given back when dropped, less the tickets taken from it.
@@ -258,10 +237,7 @@ impl Admission {
         self.items = self.items.checked_sub(1)?;
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Some(Ticket {
-            gate: self.gate.clone(),
-            bytes,
-        })
+        Some(Ticket { gate: self.gate.clone(), bytes })
     }
 
     /// A ticket for each item, the bytes divided evenly among them.

@@ -148,12 +148,7 @@ impl Dispatcher {
         let waiter = Waiter {
             item: arrival.item,
             ticket: arrival.ticket,
-            ready_at: ready_at(
-                caller.submitted,
-                self.rules.max_delay,
-                caller.deadline,
-                self.gate.pace.batch(),
-            ),
+            ready_at: ready_at(caller.submitted, self.rules.max_delay, caller.deadline, self.gate.pace.batch()),
             alone: false,
         };
         self.callers.insert(arrival.number, caller);
@@ -193,17 +188,14 @@ impl Dispatcher {
             return true;
         }
         self.flights.len() < self.rules.concurrency
-            && (self.rules.max_delay.is_zero()
-                || self.queue.ready_at().is_some_and(|moment| moment <= now))
+            && (self.rules.max_delay.is_zero() || self.queue.ready_at().is_some_and(|moment| moment <= now))
     }
 
     fn launch(&mut self, now: Instant) {
         let mut gone = Vec::new();
-        let batch = self
-            .queue
-            .take_batch(self.rules.max_batch, &self.callers, |number| {
-                gone.push(number);
-            });
+        let batch = self.queue.take_batch(self.rules.max_batch, &self.callers, |number| {
+            gone.push(number);
+        });
         for number in gone {
             self.callers.take(number);
             self.observer.departed(Departure::Cancelled);
@@ -230,8 +222,7 @@ impl Dispatcher {
             launched: now,
             started: (self.flights.len() < self.rules.concurrency).then_some(now),
         });
-        self.runs
-            .push(Run::start(self.launched, &*self.engine, items));
+        self.runs.push(Run::start(self.launched, &*self.engine, items));
     }
 
     fn land(&mut self, number: u64, outcome: Result<Vec<Item>, EngineError>) {
@@ -251,12 +242,9 @@ impl Dispatcher {
         let inference = now.saturating_duration_since(started);
         let outcome = outcome.and_then(|outputs| match outputs.len() {
             count if count == size => Ok(outputs),
-            count => Err(EngineError::Failed(format!(
-                "the engine gave {count} outputs for {size} items"
-            ))),
+            count => Err(EngineError::Failed(format!("the engine gave {count} outputs for {size} items"))),
         });
-        self.observer
-            .batch_finished(size, inference, outcome.as_ref().map(|_| ()));
+        self.observer.batch_finished(size, inference, outcome.as_ref().map(|_| ()));
         match outcome {
             Ok(outputs) => {
                 self.gate.pace.learn(size, inference);
@@ -278,23 +266,11 @@ impl Dispatcher {
         self.gate.finish(size);
     }
 
-    fn complete(
-        &mut self,
-        number: Number,
-        outputs: Item,
-        started: Instant,
-        inference: Duration,
-        batch_size: usize,
-    ) {
+    fn complete(&mut self, number: Number, outputs: Item, started: Instant, inference: Duration, batch_size: usize) {
         if let Some(caller) = self.callers.take(number) {
             let queue = started.saturating_duration_since(caller.submitted);
             // Fails when the caller has gone, and then nobody is owed anything.
-            let _ = caller.reply.send(Ok(Completed {
-                outputs,
-                queue,
-                inference,
-                batch_size,
-            }));
+            let _ = caller.reply.send(Ok(Completed { outputs, queue, inference, batch_size }));
         }
     }
 
@@ -317,21 +293,15 @@ impl Dispatcher {
                 None => batch[index].clone(),
             };
             let bytes = item.iter().map(Tensor::byte_size).sum();
-            let waiter = Waiter {
-                item,
-                ticket: self.gate.readmit(bytes),
-                ready_at: now,
-                alone: true,
-            };
+            let waiter = Waiter { item, ticket: self.gate.readmit(bytes), ready_at: now, alone: true };
             self.queue.insert(number, waiter);
         }
     }
 
     /// When there is something to do although nothing happens.
     fn next_moment(&self) -> Option<Instant> {
-        let held_back = !self.rules.max_delay.is_zero()
-            && !self.queue.is_empty()
-            && self.flights.len() < self.rules.concurrency;
+        let held_back =
+            !self.rules.max_delay.is_zero() && !self.queue.is_empty() && self.flights.len() < self.rules.concurrency;
         let ready = held_back.then(|| self.queue.ready_at()).flatten();
         self.callers.next_deadline().into_iter().chain(ready).min()
     }
@@ -348,10 +318,7 @@ struct Timer {
 
 impl Timer {
     fn new() -> Self {
-        Self {
-            sleep: Box::pin(sleep_until(Instant::now())),
-            armed: false,
-        }
+        Self { sleep: Box::pin(sleep_until(Instant::now())), armed: false }
     }
 
     fn is_armed(&self) -> bool {

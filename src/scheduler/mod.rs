@@ -82,12 +82,7 @@ pub struct SchedulerSettings {
 impl Default for SchedulerSettings {
     /// 1,024 items, 1 GiB, the engine's own largest batch, no delay.
     fn default() -> Self {
-        Self {
-            queue_items: 1024,
-            queue_bytes: 1 << 30,
-            max_batch: None,
-            max_delay: Duration::ZERO,
-        }
+        Self { queue_items: 1024, queue_bytes: 1 << 30, max_batch: None, max_delay: Duration::ZERO }
     }
 }
 
@@ -137,45 +132,25 @@ impl Scheduler {
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
-    pub fn start(
-        engine: Arc<dyn Engine>,
-        settings: SchedulerSettings,
-        observer: Arc<dyn SchedulerObserver>,
-    ) -> Self {
+    pub fn start(engine: Arc<dyn Engine>, settings: SchedulerSettings, observer: Arc<dyn SchedulerObserver>) -> Self {
         let largest = engine.max_batch().max(1);
         let rules = Rules {
             max_batch: settings.max_batch.unwrap_or(largest).clamp(1, largest),
             concurrency: engine.concurrency().max(1),
             max_delay: settings.max_delay,
         };
-        let gate = Arc::new(Gate::new(
-            settings.queue_items,
-            settings.queue_bytes,
-            rules.concurrency,
-        ));
+        let gate = Arc::new(Gate::new(settings.queue_items, settings.queue_bytes, rules.concurrency));
         // Unbounded, because it is the gate that bounds: each item in it holds a ticket.
         let (commands, inbox) = mpsc::unbounded_channel();
         tokio::spawn(Dispatcher::new(engine, rules, gate.clone(), observer.clone(), inbox).run());
-        Self {
-            shared: Arc::new(Shared {
-                gate,
-                commands,
-                observer,
-                next: AtomicU64::new(0),
-            }),
-        }
+        Self { shared: Arc::new(Shared { gate, commands, observer, next: AtomicU64::new(0) }) }
     }
 
     /// Asks for a share of the queue for a request of so many items that will take so many bytes as tensors.
     ///
     /// # Errors
     /// A [`Refusal`], which says why and when another try may succeed.
-    pub fn admit(
-        &self,
-        items: usize,
-        bytes: usize,
-        deadline: Option<Instant>,
-    ) -> Result<Admission, Refusal> {
+    pub fn admit(&self, items: usize, bytes: usize, deadline: Option<Instant>) -> Result<Admission, Refusal> {
         let admitted = if self.shared.commands.is_closed() {
             Err(Refusal::Closed)
         } else {
@@ -205,44 +180,19 @@ impl Scheduler {
         items: impl IntoIterator<Item = (Ticket, Item)>,
         deadline: Option<Instant>,
     ) -> Vec<Pending> {
-        let (arrivals, pending) = items
-            .into_iter()
-            .map(|(ticket, item)| self.arrival(ticket, item, deadline))
-            .unzip();
+        let (arrivals, pending) = items.into_iter().map(|(ticket, item)| self.arrival(ticket, item, deadline)).unzip();
         let _ = self.shared.commands.send(Command::SubmitAll(arrivals));
         pending
     }
 
-    fn arrival(
-        &self,
-        mut ticket: Ticket,
-        item: Item,
-        deadline: Option<Instant>,
-    ) -> (Arrival, Pending) {
-        assert!(
-            ticket.belongs_to(&self.shared.gate),
-            "a ticket of another scheduler"
-        );
+    fn arrival(&self, mut ticket: Ticket, item: Item, deadline: Option<Instant>) -> (Arrival, Pending) {
+        assert!(ticket.belongs_to(&self.shared.gate), "a ticket of another scheduler");
         ticket.settle(item.iter().map(Tensor::byte_size).sum());
         let (reply, answer) = oneshot::channel();
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let pending = Pending {
-            number,
-            answer,
-            commands: self.shared.commands.clone(),
-            answered: false,
-        };
-        let caller = Caller {
-            reply,
-            submitted: Instant::now(),
-            deadline,
-        };
-        let arrival = Arrival {
-            number,
-            item,
-            ticket,
-            caller,
-        };
+        let pending = Pending { number, answer, commands: self.shared.commands.clone(), answered: false };
+        let caller = Caller { reply, submitted: Instant::now(), deadline };
+        let arrival = Arrival { number, item, ticket, caller };
         (arrival, pending)
     }
 

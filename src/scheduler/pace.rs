@@ -46,11 +46,8 @@ impl Pace {
     /// counted as if they had just begun, and bigger batches than those seen so far (which cost less for each item)
     /// are not hoped for: both err to the side of caution, and the second mends itself when the queue grows.
     pub(super) fn wait(&self, ahead: usize, items: usize) -> Duration {
-        let backlog = ahead
-            .saturating_add(items)
-            .saturating_sub(self.concurrency as usize);
-        let nanos = u128::from(self.per_item.load(Ordering::Relaxed)) * backlog as u128
-            / u128::from(self.concurrency);
+        let backlog = ahead.saturating_add(items).saturating_sub(self.concurrency as usize);
+        let nanos = u128::from(self.per_item.load(Ordering::Relaxed)) * backlog as u128 / u128::from(self.concurrency);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }

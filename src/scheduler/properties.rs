@@ -38,10 +38,7 @@ impl Engine for Recorder {
         let values: Vec<u32> = batch.iter().map(value_of).collect();
         let inside = self.inside.clone();
         let before = inside.fetch_add(1, Ordering::SeqCst);
-        assert!(
-            before <= self.concurrency(),
-            "more than one successor inside"
-        );
+        assert!(before <= self.concurrency(), "more than one successor inside");
         self.given.lock().unwrap().push(values.clone());
         let run = self.inner.run(batch);
         Box::pin(async move {
@@ -93,8 +90,7 @@ struct Plan {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let rarely =
-        |range: std::ops::Range<u64>| prop_oneof![3 => Just(None), 1 => range.prop_map(Some)];
+    let rarely = |range: std::ops::Range<u64>| prop_oneof![3 => Just(None), 1 => range.prop_map(Some)];
     (
         0..60_u64,
         1..7_usize,
@@ -105,18 +101,16 @@ fn request() -> impl Strategy<Value = Request> {
         rarely(0..60),
         rarely(0..40),
     )
-        .prop_map(
-            |(at, items, together, decoding, poisoned, unused, deadline, cancel)| Request {
-                at,
-                items,
-                together,
-                decoding,
-                poisoned,
-                unused,
-                deadline,
-                cancel,
-            },
-        )
+        .prop_map(|(at, items, together, decoding, poisoned, unused, deadline, cancel)| Request {
+            at,
+            items,
+            together,
+            decoding,
+            poisoned,
+            unused,
+            deadline,
+            cancel,
+        })
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
@@ -126,25 +120,9 @@ fn plan() -> impl Strategy<Value = Plan> {
         prop_oneof![3 => Just(0), 1 => 1..10_u64],
         prop::collection::vec(request(), 1..25),
     )
-        .prop_map(
-            |(
-                (max_batch, concurrency, base, per_item),
-                (queue_items, queue_bytes),
-                max_delay,
-                requests,
-            )| {
-                Plan {
-                    max_batch,
-                    concurrency,
-                    base,
-                    per_item,
-                    queue_items,
-                    queue_bytes,
-                    max_delay,
-                    requests,
-                }
-            },
-        )
+        .prop_map(|((max_batch, concurrency, base, per_item), (queue_items, queue_bytes), max_delay, requests)| {
+            Plan { max_batch, concurrency, base, per_item, queue_items, queue_bytes, max_delay, requests }
+        })
 }
 
 /// What all requests of a plan share.
@@ -175,20 +153,14 @@ impl World {
     async fn request(self: Arc<Self>, request: Request, begin: Instant) {
         sleep_until(begin + MS * request.at as u32).await;
         let deadline = request.deadline.map(|ms| Instant::now() + MS * ms as u32);
-        let admitted = self
-            .scheduler
-            .admit(request.items, 4 * request.items, deadline);
+        let admitted = self.scheduler.admit(request.items, 4 * request.items, deadline);
         self.check_bounds();
         let admission = match admitted {
             Ok(admission) => admission,
             Err(refusal) => {
-                let hopeless = request.items > self.plan.queue_items
-                    || 4 * request.items > self.plan.queue_bytes;
+                let hopeless = request.items > self.plan.queue_items || 4 * request.items > self.plan.queue_bytes;
                 assert_eq!(hopeless, refusal.reason() == "too_large", "{refusal}");
-                assert!(
-                    deadline.is_some() || !refusal.reason().starts_with("deadline"),
-                    "{refusal}"
-                );
+                assert!(deadline.is_some() || !refusal.reason().starts_with("deadline"), "{refusal}");
                 return;
             }
         };
@@ -213,10 +185,7 @@ impl World {
         let pending = if request.together {
             self.scheduler.submit_all(items, deadline)
         } else {
-            items
-                .into_iter()
-                .map(|(ticket, item)| self.scheduler.submit(ticket, item, deadline))
-                .collect()
+            items.into_iter().map(|(ticket, item)| self.scheduler.submit(ticket, item, deadline)).collect()
         };
         self.check_bounds();
         let answers = values
@@ -226,13 +195,7 @@ impl World {
         futures_util::future::join_all(answers).await;
     }
 
-    async fn answer(
-        &self,
-        value: u32,
-        pending: Pending,
-        deadline: Option<Instant>,
-        cancel: Option<u64>,
-    ) {
+    async fn answer(&self, value: u32, pending: Pending, deadline: Option<Instant>, cancel: Option<u64>) {
         let patience = cancel.map_or(Duration::from_secs(3600), |ms| MS * ms as u32);
         match timeout(patience, pending).await {
             Err(_) => {
@@ -283,22 +246,14 @@ impl World {
                 }
             }
         }
-        assert!(
-            runs.iter().all(|(_, &times)| times == 1)
-                || self.plan.requests.iter().any(|r| r.poisoned.is_some())
-        );
+        assert!(runs.iter().all(|(_, &times)| times == 1) || self.plan.requests.iter().any(|r| r.poisoned.is_some()));
     }
 }
 
 async fn carry_out(plan: Plan) {
     let begin = Instant::now();
     let engine = Arc::new(Recorder {
-        inner: FakeEngine::new(
-            plan.max_batch,
-            plan.concurrency,
-            MS * plan.base as u32,
-            MS * plan.per_item as u32,
-        ),
+        inner: FakeEngine::new(plan.max_batch, plan.concurrency, MS * plan.base as u32, MS * plan.per_item as u32),
         given: Mutex::default(),
         inside: Arc::default(),
     });
@@ -315,19 +270,14 @@ async fn carry_out(plan: Plan) {
         submitted: Default::default(),
         left: Mutex::default(),
     });
-    let requests: Vec<_> = plan
-        .requests
-        .into_iter()
-        .map(|request| tokio::spawn(world.clone().request(request, begin)))
-        .collect();
+    let requests: Vec<_> =
+        plan.requests.into_iter().map(|request| tokio::spawn(world.clone().request(request, begin))).collect();
     for request in requests {
         if let Err(error) = request.await {
             std::panic::resume_unwind(error.into_panic());
         }
     }
-    timeout(Duration::from_secs(3600), world.scheduler.drain())
-        .await
-        .expect("a drain ends");
+    timeout(Duration::from_secs(3600), world.scheduler.drain()).await.expect("a drain ends");
     assert_eq!(world.scheduler.queue_length(), 0);
     assert_eq!(world.scheduler.queue_bytes(), 0);
     world.check_batches();
@@ -383,9 +333,7 @@ async fn threads_do_not_mix_answers() {
     for client in clients {
         client.await.unwrap();
     }
-    timeout(Duration::from_secs(60), scheduler.drain())
-        .await
-        .expect("a drain ends");
+    timeout(Duration::from_secs(60), scheduler.drain()).await.expect("a drain ends");
     assert_eq!((scheduler.queue_length(), scheduler.queue_bytes()), (0, 0));
     assert!(engine.batches().into_iter().all(|size| size <= 8));
 }

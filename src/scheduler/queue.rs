@@ -50,9 +50,7 @@ impl Callers {
 
     /// Whether the caller is there and still listens.
     pub(super) fn listens(&self, number: Number) -> bool {
-        self.by_number
-            .get(&number)
-            .is_some_and(|caller| !caller.reply.is_closed())
+        self.by_number.get(&number).is_some_and(|caller| !caller.reply.is_closed())
     }
 
     /// The number of one caller whose deadline has come.
@@ -101,11 +99,7 @@ impl Queue {
 
     /// Whether the next batch can't get any bigger by waiting.
     pub(super) fn has_full_batch(&self, max_batch: usize) -> bool {
-        self.waiters.len() >= max_batch
-            || self
-                .waiters
-                .first_key_value()
-                .is_some_and(|(_, first)| first.alone)
+        self.waiters.len() >= max_batch || self.waiters.first_key_value().is_some_and(|(_, first)| first.alone)
     }
 
     /// The earliest moment at which one of the waiters stops waiting for others. Looks at all of them, which is asked
@@ -145,12 +139,7 @@ impl Queue {
 
 /// When an item that came at `submitted` stops waiting for company: after `max_delay`, and early enough for a batch
 /// that takes `run` to be done by its deadline.
-pub(super) fn ready_at(
-    submitted: Instant,
-    max_delay: Duration,
-    deadline: Option<Instant>,
-    run: Duration,
-) -> Instant {
+pub(super) fn ready_at(submitted: Instant, max_delay: Duration, deadline: Option<Instant>, run: Duration) -> Instant {
     let patient = submitted.checked_add(max_delay).unwrap_or(submitted);
     let latest = deadline.and_then(|deadline| deadline.checked_sub(run));
     latest.map_or(patient, |latest| latest.min(patient))

@@ -12,10 +12,7 @@ fn item(value: f32) -> Item {
 }
 
 fn settings(queue_items: usize) -> SchedulerSettings {
-    SchedulerSettings {
-        queue_items,
-        ..SchedulerSettings::default()
-    }
+    SchedulerSettings { queue_items, ..SchedulerSettings::default() }
 }
 
 fn start(engine: &Arc<FakeEngine>, settings: SchedulerSettings) -> Scheduler {
@@ -78,10 +75,7 @@ async fn items_submitted_together_share_their_first_batch() {
     let engine = ten_ms(8);
     let scheduler = start(&engine, settings(100));
     let tickets = scheduler.admit(3, 12, None).unwrap().split();
-    assert_eq!(
-        tickets.iter().map(Ticket::bytes).collect::<Vec<_>>(),
-        [4; 3]
-    );
+    assert_eq!(tickets.iter().map(Ticket::bytes).collect::<Vec<_>>(), [4; 3]);
     let items = tickets.into_iter().zip([1.0, 2.0, 3.0].map(item));
     let pending = scheduler.submit_all(items, None);
     for (value, pending) in [1.0, 2.0, 3.0].into_iter().zip(pending) {
@@ -107,11 +101,7 @@ async fn one_full_batch_goes_ahead_and_no_more() {
     let mut waited = Vec::new();
     for pending in pending {
         let completed = pending.await.unwrap();
-        assert_eq!(
-            completed.inference,
-            10 * MS,
-            "without the time behind another"
-        );
+        assert_eq!(completed.inference, 10 * MS, "without the time behind another");
         waited.push(completed.queue.as_millis());
     }
     assert_eq!(waited, [0, 10, 10, 20, 20, 30, 30]);
@@ -123,9 +113,7 @@ async fn workers_of_single_items_are_all_busy() {
     let engine = Arc::new(FakeEngine::new(1, 4, 10 * MS, Duration::ZERO));
     let scheduler = start(&engine, settings(100));
     let begin = Instant::now();
-    let pending: Vec<_> = (0..12)
-        .map(|n| submit(&scheduler, n as f32, None))
-        .collect();
+    let pending: Vec<_> = (0..12).map(|n| submit(&scheduler, n as f32, None)).collect();
     settle().await;
     assert_eq!(engine.running(), 4);
     assert_eq!(scheduler.queue_length(), 12 - 5);
@@ -133,11 +121,7 @@ async fn workers_of_single_items_are_all_busy() {
         pending.await.unwrap();
     }
     assert_eq!(begin.elapsed(), 30 * MS);
-    assert_eq!(
-        scheduler.expected_wait(8),
-        10 * MS,
-        "two rounds of four workers"
-    );
+    assert_eq!(scheduler.expected_wait(8), 10 * MS, "two rounds of four workers");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,13 +129,7 @@ async fn the_setting_and_the_engine_both_bound_a_batch() {
     for (setting, expected) in [(Some(3), 3), (Some(0), 1), (Some(100), 4), (None, 4)] {
         let engine = ten_ms(4);
         let max_batch = setting;
-        let scheduler = start(
-            &engine,
-            SchedulerSettings {
-                max_batch,
-                ..settings(100)
-            },
-        );
+        let scheduler = start(&engine, SchedulerSettings { max_batch, ..settings(100) });
         let tickets = scheduler.admit(12, 48, None).unwrap().split();
         let items = tickets.into_iter().map(|ticket| (ticket, item(1.0)));
         for pending in scheduler.submit_all(items, None) {
@@ -165,13 +143,7 @@ async fn the_setting_and_the_engine_both_bound_a_batch() {
 async fn a_delay_collects_a_batch_but_misses_no_deadline() {
     let engine = ten_ms(3);
     let max_delay = 50 * MS;
-    let scheduler = start(
-        &engine,
-        SchedulerSettings {
-            max_delay,
-            ..settings(100)
-        },
-    );
+    let scheduler = start(&engine, SchedulerSettings { max_delay, ..settings(100) });
     let lone = submit(&scheduler, 0.0, None).await.unwrap();
     assert_eq!(lone.queue, 50 * MS);
     let hurried = submit(&scheduler, 0.0, Some(Instant::now() + 30 * MS));
@@ -187,29 +159,13 @@ async fn a_delay_collects_a_batch_but_misses_no_deadline() {
 async fn the_queue_is_bounded_in_items_and_in_bytes() {
     let engine = ten_ms(1);
     let queue_bytes = 100;
-    let scheduler = start(
-        &engine,
-        SchedulerSettings {
-            queue_bytes,
-            ..settings(4)
-        },
-    );
+    let scheduler = start(&engine, SchedulerSettings { queue_bytes, ..settings(4) });
     submit(&scheduler, 0.0, None).await.unwrap();
     let three = scheduler.admit(3, 60, None).unwrap();
     let full = scheduler.admit(2, 8, None).unwrap_err();
-    assert_eq!(
-        full,
-        Refusal::QueueFull {
-            retry_after: 40 * MS
-        }
-    );
+    assert_eq!(full, Refusal::QueueFull { retry_after: 40 * MS });
     let full = scheduler.admit(1, 41, None).unwrap_err();
-    assert_eq!(
-        full,
-        Refusal::QueueBytesFull {
-            retry_after: 30 * MS
-        }
-    );
+    assert_eq!(full, Refusal::QueueBytesFull { retry_after: 30 * MS });
     assert_eq!((scheduler.queue_length(), scheduler.queue_bytes()), (3, 60));
     drop(scheduler.admit(1, 40, None).unwrap());
     for (items, bytes) in [(5, 1), (1, 101), (usize::MAX, usize::MAX)] {
@@ -227,11 +183,7 @@ async fn shares_are_given_back_by_whoever_drops_them() {
     let mut admission = scheduler.admit(3, 10, None).unwrap();
     let ticket = admission.ticket(7).unwrap();
     let greedy = admission.ticket(7).unwrap();
-    assert_eq!(
-        (ticket.bytes(), greedy.bytes()),
-        (7, 3),
-        "no more than is left"
-    );
+    assert_eq!((ticket.bytes(), greedy.bytes()), (7, 3), "no more than is left");
     drop(ticket);
     assert_eq!((scheduler.queue_length(), scheduler.queue_bytes()), (2, 3));
     let pending = scheduler.submit(greedy, item(1.0), None);
@@ -249,36 +201,20 @@ async fn what_would_come_too_late_is_refused_at_the_door() {
     let scheduler = start(&engine, settings(100));
     submit(&scheduler, 0.0, None).await.unwrap();
     let soon = |ms: u32| Some(Instant::now() + ms * MS);
-    assert_eq!(
-        scheduler.admit(1, 4, soon(0)).unwrap_err(),
-        Refusal::DeadlinePassed
-    );
-    drop(
-        scheduler
-            .admit(1, 4, soon(1))
-            .expect("an idle engine is tried"),
-    );
+    assert_eq!(scheduler.admit(1, 4, soon(0)).unwrap_err(), Refusal::DeadlinePassed);
+    drop(scheduler.admit(1, 4, soon(1)).expect("an idle engine is tried"));
     let others: Vec<_> = (0..4).map(|_| submit(&scheduler, 0.0, None)).collect();
     settle().await;
     // Four ahead, 10 ms each, and 10 ms of its own.
     let refusal = scheduler.admit(1, 4, soon(35)).unwrap_err();
-    assert_eq!(
-        refusal,
-        Refusal::DeadlineUnmeetable {
-            retry_after: 15 * MS
-        }
-    );
+    assert_eq!(refusal, Refusal::DeadlineUnmeetable { retry_after: 15 * MS });
     let deadline = soon(50);
     let mut admission = scheduler.admit(1, 4, deadline).unwrap();
     let pending = scheduler.submit(admission.ticket(4).unwrap(), item(1.0), deadline);
     for other in others {
         other.await.unwrap();
     }
-    assert_eq!(
-        pending.await.unwrap().outputs,
-        item(1.0),
-        "the estimate was right, to the millisecond"
-    );
+    assert_eq!(pending.await.unwrap().outputs, item(1.0), "the estimate was right, to the millisecond");
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,19 +269,12 @@ async fn a_bad_item_fails_alone() {
                 Ok(completed) => assert_eq!(completed.outputs, item(value)),
                 Err(error) => {
                     assert!(!value.is_finite(), "{value} was hurt by a neighbour");
-                    assert!(matches!(
-                        error,
-                        ScheduleError::Engine(EngineError::Failed(_))
-                    ));
+                    assert!(matches!(error, ScheduleError::Engine(EngineError::Failed(_))));
                 }
             }
         }
         assert_eq!(behind.await.unwrap().outputs, item(4.0));
-        assert_eq!(
-            engine.batches(),
-            [1, 4, 1, 1, 1, 1],
-            "once more each, alone"
-        );
+        assert_eq!(engine.batches(), [1, 4, 1, 1, 1, 1], "once more each, alone");
         assert_eq!((scheduler.queue_length(), scheduler.queue_bytes()), (0, 0));
         submit(&scheduler, 5.0, None).await.unwrap();
     }
@@ -365,31 +294,20 @@ async fn draining_answers_everyone_who_is_in() {
     let refusal = scheduler.admit(1, 4, None).unwrap_err();
     assert_eq!(refusal, Refusal::Draining);
     tokio::time::sleep(100 * MS).await;
-    assert!(
-        !drain.is_finished(),
-        "somebody is admitted, and still decoding"
-    );
+    assert!(!drain.is_finished(), "somebody is admitted, and still decoding");
     let last = scheduler.submit(admission.ticket(4).unwrap(), item(9.0), None);
     drop(admission);
     drain.await.unwrap();
     for pending in queued.into_iter().chain([last]) {
         use futures_util::FutureExt;
-        pending
-            .now_or_never()
-            .expect("answered before the drain ended")
-            .unwrap();
+        pending.now_or_never().expect("answered before the drain ended").unwrap();
     }
     scheduler.drain().await;
 }
 
 #[test]
 fn a_runtime_that_ends_answers_closed() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (scheduler, waiting, admission) = runtime().block_on(async {
         let scheduler = start(&ten_ms(1), settings(10));
         let waiting = submit(&scheduler, 1.0, None);

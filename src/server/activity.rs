@@ -82,9 +82,7 @@ impl Activity {
     /// The client took bytes, or refuses to.
     pub fn writing(&self, blocked: bool) {
         if blocked {
-            let _ = self
-                .blocked
-                .compare_exchange(0, self.now(), Relaxed, Relaxed);
+            let _ = self.blocked.compare_exchange(0, self.now(), Relaxed, Relaxed);
         } else if self.blocked.load(Relaxed) != 0 {
             self.blocked.store(0, Relaxed);
         }
@@ -113,11 +111,7 @@ impl Activity {
     pub fn judge(&self, phase: Phase, settings: &ServerSettings) -> Verdict {
         let now = Instant::now();
         let until = |deadline: Instant, late: Verdict| {
-            if now >= deadline {
-                late
-            } else {
-                Verdict::Until(deadline)
-            }
+            if now >= deadline { late } else { Verdict::Until(deadline) }
         };
         if self.lingering.load(Relaxed) {
             return Verdict::Until(now + Duration::from_secs(3600)); // The socket times this itself.
@@ -131,18 +125,12 @@ impl Activity {
         }
         let blocked = self.blocked.load(Relaxed);
         if blocked != 0 {
-            return until(
-                self.instant(blocked) + settings.write_timeout,
-                Verdict::Cut("the client takes no answer"),
-            );
+            return until(self.instant(blocked) + settings.write_timeout, Verdict::Cut("the client takes no answer"));
         }
         if self.in_flight.load(Relaxed) != 0 {
             // Its deadline is the service's matter. An answer makes this connection end or quiet; look then.
-            let pause = if closing.is_some() {
-                QUIET_GRACE / 4
-            } else {
-                settings.write_timeout.min(settings.header_timeout)
-            };
+            let pause =
+                if closing.is_some() { QUIET_GRACE / 4 } else { settings.write_timeout.min(settings.header_timeout) };
             return Verdict::Until(now + pause);
         }
         let head = self.head.load(Relaxed);
@@ -153,11 +141,7 @@ impl Activity {
             );
         }
         let last = self.instant(self.last.load(Relaxed));
-        let quiet = if self.used.load(Relaxed) {
-            settings.idle_timeout
-        } else {
-            settings.header_timeout
-        };
+        let quiet = if self.used.load(Relaxed) { settings.idle_timeout } else { settings.header_timeout };
         match closing {
             Some(since) => until(last.max(since) + QUIET_GRACE.min(quiet), Verdict::Retire),
             None => until(last + quiet, Verdict::Retire),

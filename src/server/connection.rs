@@ -44,25 +44,11 @@ pub(super) async fn serve(
 
     let service = service_fn({
         let activity = activity.clone();
-        move |request| {
-            answer(
-                request,
-                peer,
-                router.clone(),
-                drain.clone(),
-                activity.clone(),
-            )
-        }
+        move |request| answer(request, peer, router.clone(), drain.clone(), activity.clone())
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None); // Activity times heads.
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(256);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None); // Activity times heads.
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
 
     let mut retired = false;
@@ -78,9 +64,7 @@ pub(super) async fn serve(
             let wake = match activity.judge(current, &settings) {
                 Verdict::Until(instant) => instant,
                 Verdict::Cut(reason) => return Poll::Ready(Step::Cut(reason)),
-                Verdict::Retire if retired || has_unread(&stream) => {
-                    Instant::now() + QUIET_GRACE / 4
-                }
+                Verdict::Retire if retired || has_unread(&stream) => Instant::now() + QUIET_GRACE / 4,
                 Verdict::Retire => return Poll::Ready(Step::Retire),
             };
             // A timer that is too early only makes us look once more; setting it for each poll would cost more.
@@ -133,16 +117,9 @@ async fn answer(
     request.extensions_mut().insert(ConnectInfo(peer));
     let mut response = router.oneshot(request).await?;
     if version < Version::HTTP_2 && drain.is_draining() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| {
-        Body::new(Tracked {
-            body,
-            _in_flight: in_flight,
-        })
-    }))
+    Ok(response.map(|body| Body::new(Tracked { body, _in_flight: in_flight })))
 }
 
 /// Held as long as a request is under way, also when it is given up.
@@ -164,10 +141,7 @@ impl HttpBody for Tracked {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -39,10 +39,7 @@ pub(super) async fn close(listener: TcpListener) -> Vec<(TcpStream, std::net::So
 /// Whether an error of `accept` is about the connection and not about the listener.
 pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 #[cfg(target_os = "linux")]

@@ -46,11 +46,7 @@ pub struct Drain {
 impl Drain {
     /// A drain that has not begun. [`Drain::begin`] turns `readiness` to draining.
     pub fn new(settings: DrainSettings, readiness: Arc<Readiness>) -> Self {
-        Self {
-            settings,
-            readiness,
-            phase: watch::Sender::new(Phase::Serving),
-        }
+        Self { settings, readiness, phase: watch::Sender::new(Phase::Serving) }
     }
 
     /// Begins to end; further calls have no effect. Health says no when this returns. Must be called within a tokio
@@ -96,8 +92,7 @@ impl Drain {
 
     /// Waits until the listener is to stop.
     pub async fn closing(&self) {
-        self.reach(|phase| matches!(phase, Phase::Closing { .. }))
-            .await;
+        self.reach(|phase| matches!(phase, Phase::Closing { .. })).await;
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
@@ -117,10 +112,7 @@ mod tests {
     fn drain(delay: u64) -> (Drain, Arc<Readiness>) {
         let readiness = Arc::new(Readiness::new());
         readiness.set_ready();
-        let settings = DrainSettings {
-            delay: Duration::from_secs(delay),
-            timeout: Duration::from_secs(30),
-        };
+        let settings = DrainSettings { delay: Duration::from_secs(delay), timeout: Duration::from_secs(30) };
         (Drain::new(settings, readiness.clone()), readiness)
     }
 

@@ -92,17 +92,9 @@ impl Server {
     ///
     /// # Errors
     /// [`BindError`], which names the address and says what to do.
-    pub fn bind(
-        address: SocketAddr,
-        option: &'static str,
-        settings: ServerSettings,
-    ) -> Result<Self, BindError> {
+    pub fn bind(address: SocketAddr, option: &'static str, settings: ServerSettings) -> Result<Self, BindError> {
         let listen = || {
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()?
-            } else {
-                TcpSocket::new_v6()?
-            };
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // Otherwise a restart would have to wait until the last connections have left TIME_WAIT.
             #[cfg(unix)]
             socket.set_reuseaddr(true)?;
@@ -111,13 +103,8 @@ impl Server {
             let address = listener.local_addr()?;
             Ok((listener, address))
         };
-        let (listener, address) =
-            listen().map_err(|error| BindError::new(address, option, error))?;
-        Ok(Self {
-            listener,
-            address,
-            settings: Arc::new(settings),
-        })
+        let (listener, address) = listen().map_err(|error| BindError::new(address, option, error))?;
+        Ok(Self { listener, address, settings: Arc::new(settings) })
     }
 
     /// Where it listens.
@@ -128,19 +115,9 @@ impl Server {
     /// Serves `router` until `drain` is over; the module's documentation says in which steps. Handlers find the
     /// client's address as `ConnectInfo<SocketAddr>`. `open` follows the number of open connections.
     pub async fn serve(self, router: Router, drain: Drain, open: IntGauge) -> Served {
-        let Self {
-            listener,
-            address,
-            settings,
-        } = self;
+        let Self { listener, address, settings } = self;
         let limit = settings.max_connections.max(1);
-        let mut connections = Connections {
-            tasks: JoinSet::new(),
-            router,
-            drain: drain.clone(),
-            settings,
-            open,
-        };
+        let mut connections = Connections { tasks: JoinSet::new(), router, drain: drain.clone(), settings, open };
         let mut closing = std::pin::pin!(drain.closing());
         let mut complained: Option<Instant> = None;
         let mut complain = |text: &str| {
@@ -152,9 +129,7 @@ impl Server {
         loop {
             let full = connections.tasks.len() >= limit;
             if full {
-                complain(&format!(
-                    "{address} has {limit} connections, its limit: further ones wait"
-                ));
+                complain(&format!("{address} has {limit} connections, its limit: further ones wait"));
             }
             tokio::select! {
                 () = &mut closing => break,
@@ -187,19 +162,13 @@ struct Connections {
 
 impl Connections {
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let (router, drain, settings) = (
-            self.router.clone(),
-            self.drain.clone(),
-            self.settings.clone(),
-        );
-        self.tasks
-            .spawn(connection::serve(stream, peer, router, drain, settings));
+        let (router, drain, settings) = (self.router.clone(), self.drain.clone(), self.settings.clone());
+        self.tasks.spawn(connection::serve(stream, peer, router, drain, settings));
         self.count();
     }
 
     fn count(&self) {
-        self.open
-            .set(i64::try_from(self.tasks.len()).unwrap_or(i64::MAX));
+        self.open.set(i64::try_from(self.tasks.len()).unwrap_or(i64::MAX));
     }
 
     /// Waits for what was accepted, for as long as the drain allows.

@@ -72,14 +72,8 @@ pub struct Readiness {
 
 impl Default for Readiness {
     fn default() -> Self {
-        let state = State::Loading {
-            models: BTreeMap::new(),
-        };
-        Self {
-            state: ArcSwap::from_pointee(state),
-            writer: Mutex::new(()),
-            changed: watch::Sender::new(()),
-        }
+        let state = State::Loading { models: BTreeMap::new() };
+        Self { state: ArcSwap::from_pointee(state), writer: Mutex::new(()), changed: watch::Sender::new(()) }
     }
 }
 
@@ -118,11 +112,7 @@ impl Readiness {
 
     /// It can never become ready. Without effect while draining.
     pub fn set_failed(&self, reason: impl Into<String>) {
-        self.update(|state| {
-            (*state != State::Draining).then(|| State::Failed {
-                reason: reason.into(),
-            })
-        });
+        self.update(|state| (*state != State::Draining).then(|| State::Failed { reason: reason.into() }));
     }
 
     /// The process is about to end.
@@ -165,10 +155,7 @@ mod tests {
         readiness.set_progress("vit", "loading");
         readiness.set_progress("imagenet", "ready");
         readiness.set_progress("vit", "warming up, batch 2 of 4");
-        assert_eq!(
-            readiness.state().to_string(),
-            "loading models: imagenet: ready; vit: warming up, batch 2 of 4"
-        );
+        assert_eq!(readiness.state().to_string(), "loading models: imagenet: ready; vit: warming up, batch 2 of 4");
         assert!(!readiness.is_ready());
         readiness.set_ready();
         assert!(readiness.is_ready());

@@ -27,9 +27,7 @@ pub fn stop_on_signals(drain: Drain) -> io::Result<()> {
         };
         let (name, _) = next().await;
         let DrainSettings { delay, timeout } = drain.settings();
-        tracing::info!(
-            "{name}: shutting down; answering for {delay:?} more, then finishing for at most {timeout:?}"
-        );
+        tracing::info!("{name}: shutting down; answering for {delay:?} more, then finishing for at most {timeout:?}");
         drain.begin();
         let (name, code) = next().await;
         tracing::warn!("{name} again: ending at once");

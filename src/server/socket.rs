@@ -41,12 +41,7 @@ struct Linger {
 
 impl Socket {
     pub fn new(stream: Arc<TcpStream>, activity: Arc<Activity>) -> Self {
-        Self {
-            stream,
-            activity,
-            ended: false,
-            linger: None,
-        }
+        Self { stream, activity, ended: false, linger: None }
     }
 
     fn track_write(&self, result: &Poll<io::Result<usize>>) {
@@ -59,17 +54,11 @@ impl Socket {
 
 /// Whether bytes lie in `stream` that nobody has read.
 pub(super) fn has_unread(stream: &TcpStream) -> bool {
-    SockRef::from(stream)
-        .peek(&mut [MaybeUninit::uninit()])
-        .is_ok_and(|count| count > 0)
+    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             let before = buf.filled().len();
@@ -93,11 +82,7 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = poll_io(&self.stream, cx, |stream| stream.try_write(buf));
         self.track_write(&result);
         result
@@ -134,10 +119,7 @@ impl AsyncWrite for Socket {
                 this.activity.lingering();
                 let now = Instant::now();
                 let quiet = Box::pin(tokio::time::sleep(LINGER_QUIET));
-                none.insert(Linger {
-                    quiet,
-                    latest: now + LINGER_TOTAL,
-                })
+                none.insert(Linger { quiet, latest: now + LINGER_TOTAL })
             }
         };
         let mut scratch = [0; 16 * 1024];
@@ -149,10 +131,7 @@ impl AsyncWrite for Socket {
             ready!(this.stream.poll_read_ready(cx))?;
             match this.stream.try_read(&mut scratch) {
                 Ok(0) => return Poll::Ready(Ok(())),
-                Ok(_) => linger
-                    .quiet
-                    .as_mut()
-                    .reset(linger.latest.min(Instant::now() + LINGER_QUIET)),
+                Ok(_) => linger.quiet.as_mut().reset(linger.latest.min(Instant::now() + LINGER_QUIET)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -81,8 +81,7 @@ impl From<&ServiceError> for Status {
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
             ServiceError::Refused(refusal) => refused(refusal),
-            ServiceError::DeadlineExceeded
-            | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
+            ServiceError::DeadlineExceeded | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
                 Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
             }
             ServiceError::Model { error: ScheduleError::Closed, .. } => {
@@ -90,7 +89,9 @@ impl From<&ServiceError> for Status {
             }
             ServiceError::Model { index, error: ScheduleError::Engine(_) } => Status::new(
                 Code::Internal,
-                format!("the model failed on instances[{index}]; the server's log has the reason under this request's id"),
+                format!(
+                    "the model failed on instances[{index}]; the server's log has the reason under this request's id"
+                ),
             ),
             ServiceError::Output { index, error } => {
                 Status::new(Code::Internal, format!("the model's answer for instances[{index}] can't be used: {error}"))

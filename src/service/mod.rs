@@ -118,9 +118,7 @@ impl Service {
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
-            _ => endpoint
-                .choose()
-                .ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?,
+            _ => endpoint.choose().ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?,
         };
         Ok(Chosen { endpoint: endpoint.clone(), deployed: deployed.clone() })
     }
@@ -167,7 +165,8 @@ impl Service {
             })
             .collect();
 
-        let mut answer = Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
+        let mut answer =
+            Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
         let mut submitted = Vec::with_capacity(count);
         for (index, preparation) in preparations.into_iter().enumerate() {
             submitted.push(prepared(index, preparation).await?);

@@ -28,14 +28,8 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// Logs at level info; what succeeds at one of `probes` (whole paths) at level debug.
-    pub fn new<P: Into<String>>(
-        metrics: Arc<Metrics>,
-        probes: impl IntoIterator<Item = P>,
-    ) -> Self {
-        Self {
-            metrics,
-            probes: probes.into_iter().map(Into::into).collect(),
-        }
+    pub fn new<P: Into<String>>(metrics: Arc<Metrics>, probes: impl IntoIterator<Item = P>) -> Self {
+        Self { metrics, probes: probes.into_iter().map(Into::into).collect() }
     }
 }
 
@@ -69,12 +63,7 @@ struct Entry {
 
 impl Entry {
     fn new(log: AccessLog, request: &Request) -> Self {
-        let header = |name: HeaderName| {
-            request
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
+        let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         Self {
             start: Instant::now(),
             method: request.method().to_string(),
@@ -85,9 +74,7 @@ impl Entry {
                 .extensions()
                 .get::<ConnectInfo<SocketAddr>>()
                 .map(|ConnectInfo(peer)| peer.ip().to_string()),
-            received: header(CONTENT_LENGTH)
-                .and_then(|length| length.parse().ok())
-                .unwrap_or(0),
+            received: header(CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0),
             status: CLIENT_CLOSED,
             sent: 0,
             log,
@@ -97,15 +84,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let Self {
-            log,
-            method,
-            path,
-            status,
-            received,
-            sent,
-            ..
-        } = &*self;
+        let Self { log, method, path, status, received, sent, .. } = &*self;
         let seconds = self.start.elapsed().as_secs_f64();
         if *status != CLIENT_CLOSED {
             log.metrics.response(*status, *received, *sent);
@@ -175,26 +154,15 @@ mod tests {
             .route("/health", get(|| async { "ok" }))
             .route("/predict", post(|| async { "four" }))
             .route("/slow", get(|| tokio::time::sleep(Duration::from_secs(60))))
-            .layer(axum::middleware::from_fn_with_state(
-                AccessLog::new(metrics.clone(), ["/health"]),
-                access_log,
-            ));
+            .layer(axum::middleware::from_fn_with_state(AccessLog::new(metrics.clone(), ["/health"]), access_log));
         let seen = Seen::default();
-        let request = Request::builder()
-            .uri(uri)
-            .method(method)
-            .header("content-length", "2");
-        let request = request
-            .header("user-agent", "curl/8")
-            .body(Body::from("hi"))
-            .unwrap();
+        let request = Request::builder().uri(uri).method(method).header("content-length", "2");
+        let request = request.header("user-agent", "curl/8").body(Body::from("hi")).unwrap();
         // Given up within the subscriber, too.
         let answer = async {
             let _ = tokio::time::timeout(Duration::from_millis(50), router.oneshot(request)).await;
         };
-        answer
-            .with_subscriber(tracing_subscriber::registry().with(seen.clone()))
-            .await;
+        answer.with_subscriber(tracing_subscriber::registry().with(seen.clone())).await;
         let lines = seen.0.lock().unwrap().clone();
         (lines, metrics.render())
     }
@@ -204,10 +172,7 @@ mod tests {
         let (lines, metrics) = lines("/predict?key=secret", "POST").await;
         assert_eq!(lines.len(), 1);
         let line = &lines[0];
-        assert!(
-            line.starts_with("INFO") && !line.contains("secret"),
-            "{line}"
-        );
+        assert!(line.starts_with("INFO") && !line.contains("secret"), "{line}");
         for part in [
             r#"requestMethod="POST""#,
             r#"requestUrl="/predict""#,
@@ -231,10 +196,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_leaves_is_logged() {
         let (lines, metrics) = lines("/slow", "GET").await;
-        assert!(
-            lines.len() == 1 && lines[0].contains("status=499"),
-            "{lines:?}"
-        );
+        assert!(lines.len() == 1 && lines[0].contains("status=499"), "{lines:?}");
         assert!(!metrics.contains(r#"code_class="4xx"} 1"#));
     }
 }

@@ -31,9 +31,7 @@ pub enum BodyError {
         limit: usize,
     },
     /// More bytes than accepted once it is unpacked.
-    #[error(
-        "Request payload size exceeds the limit: {limit} bytes after its gzip encoding is undone."
-    )]
+    #[error("Request payload size exceeds the limit: {limit} bytes after its gzip encoding is undone.")]
     TooLargeUnpacked {
         /// The limit.
         limit: usize,
@@ -72,10 +70,7 @@ pub enum BodyError {
 /// # Errors
 /// See [`BodyError`].
 pub async fn read_body(request: Request, limits: BodyLimits) -> Result<Bytes, BodyError> {
-    let BodyLimits {
-        bytes: limit,
-        timeout,
-    } = limits;
+    let BodyLimits { bytes: limit, timeout } = limits;
     let (head, body) = request.into_parts();
     let gzip = is_gzip(&head.headers)?;
     let announced = announced_length(&head.headers, &body);
@@ -83,24 +78,14 @@ pub async fn read_body(request: Request, limits: BodyLimits) -> Result<Bytes, Bo
         return Err(BodyError::TooLarge { limit });
     }
     let announced = announced.map_or(0, |length| usize::try_from(length).unwrap_or(limit));
-    let read = async {
-        if gzip {
-            read_gzip(body, limit).await
-        } else {
-            read_plain(body, announced, limit).await
-        }
-    };
-    tokio::time::timeout(timeout, read)
-        .await
-        .map_err(|_| BodyError::Timeout { timeout })?
+    let read = async { if gzip { read_gzip(body, limit).await } else { read_plain(body, announced, limit).await } };
+    tokio::time::timeout(timeout, read).await.map_err(|_| BodyError::Timeout { timeout })?
 }
 
 fn is_gzip(headers: &HeaderMap) -> Result<bool, BodyError> {
     let mut gzip = false;
     for value in headers.get_all(CONTENT_ENCODING) {
-        let encoding = String::from_utf8_lossy(value.as_bytes())
-            .trim()
-            .to_ascii_lowercase();
+        let encoding = String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase();
         match encoding.as_str() {
             "identity" | "" => {}
             "gzip" | "x-gzip" if !gzip => gzip = true,
@@ -114,9 +99,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, BodyError> {
 }
 
 fn announced_length(headers: &HeaderMap, body: &Body) -> Option<u64> {
-    let header = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let header = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     header.or_else(|| body.size_hint().exact())
 }
 
@@ -184,10 +167,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits {
-        bytes: 1000,
-        timeout: Duration::from_secs(5),
-    };
+    const LIMITS: BodyLimits = BodyLimits { bytes: 1000, timeout: Duration::from_secs(5) };
 
     /// A request whose body comes in these pieces, and a count of those that were asked for.
     fn request(chunks: Vec<Bytes>, headers: &[(&str, &str)]) -> (Request, Arc<AtomicUsize>) {
@@ -201,12 +181,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        (
-            request
-                .body(Body::from_stream(stream::iter(chunks)))
-                .unwrap(),
-            polled,
-        )
+        (request.body(Body::from_stream(stream::iter(chunks))).unwrap(), polled)
     }
 
     async fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -219,45 +194,27 @@ mod tests {
     #[tokio::test]
     async fn one_piece_is_not_copied() {
         let chunk = Bytes::from(vec![7; 1000]);
-        let body = read_body(request(vec![chunk.clone()], &[]).0, LIMITS)
-            .await
-            .unwrap();
+        let body = read_body(request(vec![chunk.clone()], &[]).0, LIMITS).await.unwrap();
         assert_eq!(body.as_ptr(), chunk.as_ptr());
         assert_eq!(body.len(), 1000);
     }
 
     #[tokio::test]
     async fn pieces_are_joined() {
-        let pieces = vec![
-            Bytes::from_static(b"ab"),
-            Bytes::new(),
-            Bytes::from_static(b"c"),
-            Bytes::from_static(b"def"),
-        ];
-        assert_eq!(
-            read_body(request(pieces, &[]).0, LIMITS).await.unwrap(),
-            "abcdef"
-        );
+        let pieces =
+            vec![Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c"), Bytes::from_static(b"def")];
+        assert_eq!(read_body(request(pieces, &[]).0, LIMITS).await.unwrap(), "abcdef");
         assert_eq!(read_body(request(vec![], &[]).0, LIMITS).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn too_much_is_refused_and_not_read() {
-        let (asked, polled) = request(
-            vec![Bytes::from_static(b"a")],
-            &[("content-length", "1001")],
-        );
+        let (asked, polled) = request(vec![Bytes::from_static(b"a")], &[("content-length", "1001")]);
         let error = read_body(asked, LIMITS).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "Request payload size exceeds the limit: 1000 bytes."
-        );
+        assert_eq!(error.to_string(), "Request payload size exceeds the limit: 1000 bytes.");
         assert_eq!(polled.load(SeqCst), 0);
         let (asked, polled) = request(vec![Bytes::from(vec![0; 400]); 100], &[]);
-        assert!(matches!(
-            read_body(asked, LIMITS).await,
-            Err(BodyError::TooLarge { limit: 1000 })
-        ));
+        assert!(matches!(read_body(asked, LIMITS).await, Err(BodyError::TooLarge { limit: 1000 })));
         assert_eq!(polled.load(SeqCst), 3);
     }
 
@@ -265,10 +222,7 @@ mod tests {
     async fn a_slow_body_ends() {
         let never = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         let start = tokio::time::Instant::now();
-        assert!(matches!(
-            read_body(Request::new(never), LIMITS).await,
-            Err(BodyError::Timeout { .. })
-        ));
+        assert!(matches!(read_body(Request::new(never), LIMITS).await, Err(BodyError::Timeout { .. })));
         assert_eq!(start.elapsed().as_secs(), 5);
     }
 
@@ -278,9 +232,7 @@ mod tests {
         let packed = gzip(&text).await;
         for size in [1, 7, packed.len()] {
             let pieces = packed.chunks(size).map(Bytes::copy_from_slice).collect();
-            let body = read_body(request(pieces, &[("content-encoding", "GZip")]).0, LIMITS)
-                .await
-                .unwrap();
+            let body = read_body(request(pieces, &[("content-encoding", "GZip")]).0, LIMITS).await.unwrap();
             assert_eq!(body, text);
         }
     }
@@ -288,16 +240,10 @@ mod tests {
     #[tokio::test]
     async fn a_bomb_does_not_go_off() {
         let packed = gzip(&vec![0; 1 << 20]).await; // A thousandth of its size.
-        let limits = BodyLimits {
-            bytes: 100_000,
-            ..LIMITS
-        };
+        let limits = BodyLimits { bytes: 100_000, ..LIMITS };
         let (asked, _) = request(vec![packed.into()], &[("content-encoding", "gzip")]);
         let error = read_body(asked, limits).await.unwrap_err();
-        assert!(
-            matches!(error, BodyError::TooLargeUnpacked { limit: 100_000 }),
-            "{error}"
-        );
+        assert!(matches!(error, BodyError::TooLargeUnpacked { limit: 100_000 }), "{error}");
     }
 
     #[tokio::test]
@@ -308,14 +254,8 @@ mod tests {
             assert!(matches!(error, BodyError::Gzip { .. }), "{error}");
         }
         for encoding in ["br", "gzip, gzip", "zstd"] {
-            let error = read_body(request(vec![], &[("content-encoding", encoding)]).0, LIMITS)
-                .await
-                .unwrap_err();
-            assert!(
-                error.to_string().contains("Content-Encoding")
-                    && error.to_string().contains(encoding),
-                "{error}"
-            );
+            let error = read_body(request(vec![], &[("content-encoding", encoding)]).0, LIMITS).await.unwrap_err();
+            assert!(error.to_string().contains("Content-Encoding") && error.to_string().contains(encoding), "{error}");
         }
     }
 }

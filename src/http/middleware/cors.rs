@@ -10,9 +10,7 @@ use super::{SERVER_TIMING, X_SERVER_TIMEOUT};
 
 /// Not an origin.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "`{origin}` is not an origin: scheme, host and port as in `https://example.org:8443`, or `*` alone for all"
-)]
+#[error("`{origin}` is not an origin: scheme, host and port as in `https://example.org:8443`, or `*` alone for all")]
 pub struct OriginError {
     /// What the setting says.
     pub origin: String,
@@ -26,24 +24,14 @@ pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>, OriginError> {
     let allowed = match origins {
         [] => return Ok(None),
         [all] if all == "*" => AllowOrigin::any(),
-        some => AllowOrigin::list(
-            some.iter()
-                .map(|origin| parse(origin))
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
+        some => AllowOrigin::list(some.iter().map(|origin| parse(origin)).collect::<Result<Vec<_>, _>>()?),
     };
     let request_id = HeaderName::from_static("x-request-id");
     Ok(Some(
         CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([
-                AUTHORIZATION,
-                CONTENT_TYPE,
-                CONTENT_ENCODING,
-                X_SERVER_TIMEOUT,
-                request_id.clone(),
-            ])
+            .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, X_SERVER_TIMEOUT, request_id.clone()])
             .expose_headers([request_id, SERVER_TIMING, RETRY_AFTER])
             .max_age(Duration::from_secs(3600)),
     ))
@@ -51,9 +39,7 @@ pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>, OriginError> {
 
 /// What a browser sends in `Origin`, letter by letter: no path, no slash at the end.
 fn parse(origin: &str) -> Result<HeaderValue, OriginError> {
-    let error = || OriginError {
-        origin: origin.to_owned(),
-    };
+    let error = || OriginError { origin: origin.to_owned() };
     let uri: Uri = origin.parse().map_err(|_| error())?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(error());
@@ -80,18 +66,10 @@ mod tests {
         if let Some(layer) = cors(&origins).unwrap() {
             router = router.layer(layer);
         }
-        let request = Request::builder()
-            .method("OPTIONS")
-            .header("origin", origin);
-        let request = request
-            .header("access-control-request-method", "POST")
-            .body(Body::empty())
-            .unwrap();
+        let request = Request::builder().method("OPTIONS").header("origin", origin);
+        let request = request.header("access-control-request-method", "POST").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
-        response
-            .headers()
-            .get("access-control-allow-origin")
-            .map(|value| value.to_str().unwrap().to_owned())
+        response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[tokio::test]
@@ -100,22 +78,13 @@ mod tests {
         assert_eq!(allowed(&[], ours).await, None);
         assert_eq!(allowed(&[ours], ours).await.as_deref(), Some(ours));
         assert_eq!(allowed(&[ours], theirs).await, None);
-        assert_eq!(
-            allowed(&[ours, theirs], theirs).await.as_deref(),
-            Some(theirs)
-        );
+        assert_eq!(allowed(&[ours, theirs], theirs).await.as_deref(), Some(theirs));
         assert_eq!(allowed(&["*"], theirs).await.as_deref(), Some("*"));
     }
 
     #[test]
     fn others_are_refused() {
-        for wrong in [
-            "example.org",
-            "https://example.org/",
-            "https://example.org/path",
-            "*.example.org",
-            "",
-        ] {
+        for wrong in ["example.org", "https://example.org/", "https://example.org/path", "*.example.org", ""] {
             assert!(cors(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
     }

@@ -23,13 +23,7 @@ pub(super) enum GunzipError {
 
 impl Gunzip {
     pub fn new(limit: usize) -> Self {
-        Self {
-            decoder: GzipDecoder::new(Bounded {
-                bytes: Vec::new(),
-                limit,
-                exceeded: false,
-            }),
-        }
+        Self { decoder: GzipDecoder::new(Bounded { bytes: Vec::new(), limit, exceeded: false }) }
     }
 
     pub async fn write(&mut self, packed: &[u8]) -> Result<(), GunzipError> {
@@ -59,11 +53,7 @@ struct Bounded {
 }
 
 impl AsyncWrite for Bounded {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.len() > self.limit - self.bytes.len() {
             self.exceeded = true;
             return Poll::Ready(Err(io::Error::other("beyond the limit")));

@@ -32,6 +32,4 @@ pub use body::{BodyError, BodyLimits, read_body};
 pub use cors::{OriginError, cors};
 pub use panic::{PanicResponse, catch_panic};
 pub use request_id::{RequestId, request_id};
-pub use timing::{
-    SERVER_TIMING, ServerTimeoutError, X_SERVER_TIMEOUT, server_timeout, server_timing,
-};
+pub use timing::{SERVER_TIMING, ServerTimeoutError, X_SERVER_TIMEOUT, server_timeout, server_timing};

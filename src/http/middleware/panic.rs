@@ -36,9 +36,7 @@ impl ResponseForPanic for PanicResponse {
         self.metrics.error("INTERNAL");
         let mut response = Response::new(Body::from(BODY));
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 }
@@ -60,20 +58,12 @@ mod tests {
                 panic!("secret")
             }
         };
-        let router = Router::new()
-            .route("/", get(boom))
-            .layer(catch_panic(metrics.clone()));
+        let router = Router::new().route("/", get(boom)).layer(catch_panic(metrics.clone()));
         for _ in 0..2 {
-            let response = router
-                .clone()
-                .oneshot(Request::new(Body::empty()))
-                .await
-                .unwrap();
+            let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
-            let body = axum::body::to_bytes(response.into_body(), 1000)
-                .await
-                .unwrap();
+            let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["error"]["status"], "INTERNAL");
             assert!(!body.to_string().contains("secret"));

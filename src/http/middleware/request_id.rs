@@ -29,15 +29,13 @@ impl RequestId {
     /// The client's `X-Request-Id`, if it is sane: it goes into logs and back out.
     fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(X_REQUEST_ID)?;
-        let sane = (1..=LONGEST).contains(&value.len())
-            && value.as_bytes().iter().all(u8::is_ascii_graphic);
+        let sane = (1..=LONGEST).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
         sane.then(|| Self(value.clone()))
     }
 
     /// 128 bits that no other request has: a counter, hashed with two keys that the system drew at random.
     fn new() -> Self {
-        static KEYS: LazyLock<[RandomState; 2]> =
-            LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+        static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         let [high, low] = [&KEYS[0], &KEYS[1]].map(|key| key.hash_one(count));
@@ -50,17 +48,8 @@ impl RequestId {
 /// span with it and with the trace of a W3C `traceparent`, and returns it with the answer.
 pub async fn request_id(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers()).unwrap_or_else(RequestId::new);
-    let (trace, parent) = request
-        .headers()
-        .get("traceparent")
-        .and_then(traceparent)
-        .unzip();
-    let span = tracing::info_span!(
-        "request",
-        request_id = id.as_str(),
-        trace_id = trace,
-        span_id = parent
-    );
+    let (trace, parent) = request.headers().get("traceparent").and_then(traceparent).unzip();
+    let span = tracing::info_span!("request", request_id = id.as_str(), trace_id = trace, span_id = parent);
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(X_REQUEST_ID, id.0);
@@ -73,13 +62,10 @@ fn traceparent(value: &HeaderValue) -> Option<(&str, &str)> {
     let mut parts = value.to_str().ok()?.split('-');
     let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
     let id = |text: &str, length| {
-        let digits = text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         text.len() == length && digits && text.bytes().any(|byte| byte != b'0')
     };
-    (version.len() == 2 && version != "ff" && id(trace, 32) && id(parent, 16))
-        .then_some((trace, parent))
+    (version.len() == 2 && version != "ff" && id(trace, 32) && id(parent, 16)).then_some((trace, parent))
 }
 
 #[cfg(test)]
@@ -92,32 +78,16 @@ mod tests {
     use super::*;
 
     async fn answered(sent: Option<&str>) -> String {
-        let seen = |request: Request| async move {
-            request
-                .extensions()
-                .get::<RequestId>()
-                .unwrap()
-                .as_str()
-                .to_owned()
-        };
-        let router = Router::new()
-            .route("/", get(seen))
-            .layer(axum::middleware::from_fn(request_id));
+        let seen =
+            |request: Request| async move { request.extensions().get::<RequestId>().unwrap().as_str().to_owned() };
+        let router = Router::new().route("/", get(seen)).layer(axum::middleware::from_fn(request_id));
         let mut request = Request::new(Body::empty());
         if let Some(sent) = sent {
-            request.headers_mut().insert(
-                X_REQUEST_ID,
-                HeaderValue::from_bytes(sent.as_bytes()).unwrap(),
-            );
+            request.headers_mut().insert(X_REQUEST_ID, HeaderValue::from_bytes(sent.as_bytes()).unwrap());
         }
         let response = router.oneshot(request).await.unwrap();
-        let header = response.headers()[X_REQUEST_ID]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        let body = axum::body::to_bytes(response.into_body(), 1000)
-            .await
-            .unwrap();
+        let header = response.headers()[X_REQUEST_ID].to_str().unwrap().to_owned();
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
         assert_eq!(header, body);
         header
     }
@@ -141,13 +111,8 @@ mod tests {
 
     #[test]
     fn traceparents() {
-        let parse = |text: &'static str| {
-            traceparent(&HeaderValue::from_static(text)).map(|(trace, _)| trace.len())
-        };
-        assert_eq!(
-            parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-            Some(32)
-        );
+        let parse = |text: &'static str| traceparent(&HeaderValue::from_static(text)).map(|(trace, _)| trace.len());
+        assert_eq!(parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some(32));
         for wrong in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c",
@@ -155,11 +120,7 @@ mod tests {
             "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
-            assert_eq!(
-                traceparent(&HeaderValue::from_static(wrong)),
-                None,
-                "{wrong}"
-            );
+            assert_eq!(traceparent(&HeaderValue::from_static(wrong)), None, "{wrong}");
         }
     }
 }

@@ -15,9 +15,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Not a time to wait.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "the header X-Server-Timeout must be a number of seconds above 0, as in 2.5; it is `{value}`"
-)]
+#[error("the header X-Server-Timeout must be a number of seconds above 0, as in 2.5; it is `{value}`")]
 pub struct ServerTimeoutError {
     /// What the header says.
     pub value: String,
@@ -32,24 +30,11 @@ pub fn server_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ServerTim
         return Ok(None);
     };
     let text = String::from_utf8_lossy(value.as_bytes());
-    let plain = text
-        .trim()
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
-    let seconds = text
-        .trim()
-        .parse::<f64>()
-        .ok()
-        .filter(|seconds| plain && *seconds > 0.0);
+    let plain = text.trim().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
+    let seconds = text.trim().parse::<f64>().ok().filter(|seconds| plain && *seconds > 0.0);
     match seconds {
-        Some(seconds) => Ok(Some(
-            Duration::try_from_secs_f64(seconds)
-                .unwrap_or(LONGEST)
-                .min(LONGEST),
-        )),
-        None => Err(ServerTimeoutError {
-            value: text.chars().take(64).collect(),
-        }),
+        Some(seconds) => Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST).min(LONGEST))),
+        None => Err(ServerTimeoutError { value: text.chars().take(64).collect() }),
     }
 }
 
@@ -60,11 +45,7 @@ pub fn server_timing<'a>(stages: impl IntoIterator<Item = (&'a str, Duration)>) 
     for (name, duration) in stages {
         let separator = if text.is_empty() { "" } else { ", " };
         // Writing to a String does not fail.
-        let _ = write!(
-            text,
-            "{separator}{name};dur={:.3}",
-            duration.as_secs_f64() * 1e3
-        );
+        let _ = write!(text, "{separator}{name};dur={:.3}", duration.as_secs_f64() * 1e3);
     }
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
@@ -74,10 +55,7 @@ mod tests {
     use super::*;
 
     fn parse(value: &'static str) -> Result<Option<Duration>, ServerTimeoutError> {
-        server_timeout(&HeaderMap::from_iter([(
-            X_SERVER_TIMEOUT,
-            HeaderValue::from_static(value),
-        )]))
+        server_timeout(&HeaderMap::from_iter([(X_SERVER_TIMEOUT, HeaderValue::from_static(value))]))
     }
 
     #[test]
@@ -87,26 +65,14 @@ mod tests {
         assert_eq!(parse(" 30 "), Ok(Some(Duration::from_secs(30))));
         assert_eq!(parse("99999999999999999999999"), Ok(Some(LONGEST)));
         for wrong in ["", "0", "-1", "NaN", "inf", "1e3", "2s", "."] {
-            assert!(
-                parse(wrong)
-                    .unwrap_err()
-                    .to_string()
-                    .contains("X-Server-Timeout"),
-                "{wrong}"
-            );
+            assert!(parse(wrong).unwrap_err().to_string().contains("X-Server-Timeout"), "{wrong}");
         }
     }
 
     #[test]
     fn timings() {
-        let stages = [
-            ("decode", Duration::from_micros(1234)),
-            ("inference", Duration::from_millis(9)),
-        ];
-        assert_eq!(
-            server_timing(stages),
-            "decode;dur=1.234, inference;dur=9.000"
-        );
+        let stages = [("decode", Duration::from_micros(1234)), ("inference", Duration::from_millis(9))];
+        assert_eq!(server_timing(stages), "decode;dur=1.234, inference;dur=9.000");
         assert_eq!(server_timing([]), "");
     }
 }

@@ -87,8 +87,7 @@ pub(crate) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
                 if outline.components == 0 {
                     return Err(corrupt("its first scan comes before its frame header"));
                 }
-                outline.multiple_scans =
-                    outline.process == 0xc2 || segment.first() != Some(&outline.components);
+                outline.multiple_scans = outline.process == 0xc2 || segment.first() != Some(&outline.components);
                 outline.first_scan = start - 2;
                 return Ok(outline);
             }
@@ -104,10 +103,7 @@ pub(crate) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
 
 /// Counts the scans from the marker at offset `at` on.
 pub(crate) fn scans(bytes: &[u8], mut at: usize) -> Scans {
-    let mut scans = Scans {
-        count: 0,
-        complete: false,
-    };
+    let mut scans = Scans { count: 0, complete: false };
     while let Some((marker, start)) = next_marker(bytes, at) {
         at = match marker {
             0xd9 => {

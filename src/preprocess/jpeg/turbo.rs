@@ -65,8 +65,7 @@ impl Decoder {
             return Ok(handle);
         }
         // SAFETY: takes no arguments; null, its only failure, is checked.
-        let handle = NonNull::new(unsafe { tjInitDecompress() })
-            .ok_or_else(|| corrupt("no memory for the decoder"))?;
+        let handle = NonNull::new(unsafe { tjInitDecompress() }).ok_or_else(|| corrupt("no memory for the decoder"))?;
         self.handle = Some(handle);
         Ok(handle)
     }
@@ -126,11 +125,7 @@ impl Decoder {
 
     /// The decoder skips to a size that fits if the data disagrees with our reading of the header;
     /// its own reading must be the same.
-    fn check_dimensions(
-        &mut self,
-        bytes: &[u8],
-        outline: &Outline<'_>,
-    ) -> Result<(), ImageError> {
+    fn check_dimensions(&mut self, bytes: &[u8], outline: &Outline<'_>) -> Result<(), ImageError> {
         let handle = self.handle()?.as_ptr();
         let (mut w, mut h, mut subsampling, mut space) = (0, 0, 0, 0);
         // SAFETY: `handle` is live and used by nobody else; the input is read within its length,

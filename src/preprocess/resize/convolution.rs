@@ -1,9 +1,9 @@
 //! Separable convolution of 8-bit RGB in fixed point, with 8 bits between the passes.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::super::geometry::Plan;
 use super::super::image::RgbImage;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::taps::{Axis, Filter, Rounding, Taps};
 
 /// Weights and the picture between the passes, kept by each thread.
@@ -15,11 +15,7 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub const fn new() -> Self {
-        Self {
-            columns: Taps::new(),
-            rows: Taps::new(),
-            between: RgbImage::new(),
-        }
+        Self { columns: Taps::new(), rows: Taps::new(), between: RgbImage::new() }
     }
 
     /// Gives back memory that only a very large picture needed.
@@ -38,15 +34,7 @@ pub(crate) fn resize(
     work: &mut Workspace,
     out: &mut RgbImage,
 ) {
-    let axis = |input, output, first, count| Axis {
-        input,
-        output,
-        first,
-        count,
-        filter,
-        rounding,
-        antialias,
-    };
+    let axis = |input, output, first, count| Axis { input, output, first, count, filter, rounding, antialias };
     let (width, height) = (image.width(), image.height());
     let window = plan.window;
     let horizontal = axis(width, plan.resized.0, window.left, window.width);
@@ -67,11 +55,7 @@ pub(crate) fn resize(
         (true, true) => {
             work.columns.prepare(horizontal);
             work.rows.prepare(vertical);
-            let Workspace {
-                columns,
-                rows,
-                between,
-            } = work;
+            let Workspace { columns, rows, between } = work;
             out.reset(window.width, window.height);
             if rounding == Rounding::Pillow && vertical_first(image, plan) {
                 let needed = columns.needed();
@@ -96,14 +80,7 @@ fn vertical_first(image: &RgbImage, plan: &Plan) -> bool {
 }
 
 /// Copies a rectangle.
-pub(crate) fn copy(
-    image: &RgbImage,
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-    out: &mut RgbImage,
-) {
+pub(crate) fn copy(image: &RgbImage, left: usize, top: usize, width: usize, height: usize, out: &mut RgbImage) {
     out.reset(width, height);
     let rows = image.pixels().chunks_exact(image.width() * 3).skip(top);
     for (row, out) in rows.zip(out.pixels_mut().chunks_exact_mut(width * 3)) {
@@ -139,13 +116,7 @@ fn pass_vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out:
 mod plain {
     use super::{RgbImage, Taps};
 
-    pub fn horizontal(
-        image: &RgbImage,
-        taps: &Taps,
-        top: usize,
-        origin: usize,
-        out: &mut RgbImage,
-    ) {
+    pub fn horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
         let (stride, width) = (image.width() * 3, out.width());
         let half = 1 << (taps.precision() - 1);
         let rows = image.pixels().chunks_exact(stride).skip(top);
@@ -167,13 +138,7 @@ mod plain {
         }
     }
 
-    pub fn vertical(
-        image: &RgbImage,
-        taps: &Taps,
-        left: usize,
-        origin: usize,
-        out: &mut RgbImage,
-    ) {
+    pub fn vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out: &mut RgbImage) {
         // Sums of a few columns at a time stay in registers.
         const LANES: usize = 32;
         let stride = image.width() * 3;
@@ -236,15 +201,7 @@ mod tests {
             for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
                 for rounding in [Rounding::Pillow, Rounding::Torchvision] {
                     for (first, count) in [(0, output), (output / 3, output - output / 3)] {
-                        taps.prepare(Axis {
-                            input,
-                            output,
-                            first,
-                            count,
-                            filter,
-                            rounding,
-                            antialias: true,
-                        });
+                        taps.prepare(Axis { input, output, first, count, filter, rounding, antialias: true });
                         for other in [1, 5, 43] {
                             let image = noise(input, other + 2);
                             expected.reset(count, other);
@@ -276,27 +233,12 @@ mod tests {
         for resized in [(40, 30), (97, 30), (40, 61), (90, 20), (200, 150), (97, 61)] {
             for rounding in [Rounding::Pillow, Rounding::Torchvision] {
                 let mut run = |window, out: &mut RgbImage| {
-                    let plan = Plan {
-                        resized,
-                        window,
-                        placed: (0, 0),
-                        output: resized,
-                    };
+                    let plan = Plan { resized, window, placed: (0, 0), output: resized };
                     resize(&image, &plan, Filter::Bicubic, rounding, true, &mut work, out);
                 };
-                let all = Window {
-                    left: 0,
-                    top: 0,
-                    width: resized.0,
-                    height: resized.1,
-                };
+                let all = Window { left: 0, top: 0, width: resized.0, height: resized.1 };
                 run(all, &mut whole);
-                let window = Window {
-                    left: 9,
-                    top: 7,
-                    width: 20,
-                    height: 11,
-                };
+                let window = Window { left: 9, top: 7, width: 20, height: 11 };
                 run(window, &mut part);
                 let mut expected = RgbImage::new();
                 copy(&whole, 9, 7, 20, 11, &mut expected);

@@ -17,10 +17,7 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub const fn new() -> Self {
-        Self {
-            columns: Vec::new(),
-            rows: Vec::new(),
-        }
+        Self { columns: Vec::new(), rows: Vec::new() }
     }
 }
 

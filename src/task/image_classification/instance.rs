@@ -53,7 +53,8 @@ fn search(entries: Vec<(String, Node<'_>)>) -> Result<EncodedImage<'_>, InputErr
         };
         match (&found, image) {
             (Some(first), Some(second)) => {
-                let message = format!("has two images, `{}` and `{}`; send one image an instance", first.path, second.path);
+                let message =
+                    format!("has two images, `{}` and `{}`; send one image an instance", first.path, second.path);
                 return Err(InputError::new("", message));
             }
             (None, Some(image)) => found = Some(image),

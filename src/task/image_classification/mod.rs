@@ -67,7 +67,8 @@ impl ImageClassification {
         let begin = Instant::now();
         let found = instance::find_image(json)?;
         DECODED.with_borrow_mut(|buffer| {
-            let bytes = base64::decode(&found.text, buffer).map_err(|message| InputError::new(&*found.path, message))?;
+            let bytes =
+                base64::decode(&found.text, buffer).map_err(|message| InputError::new(&*found.path, message))?;
             let result = self.prepare_file(bytes, &found.path, begin.elapsed());
             if buffer.len() > KEPT_BUFFER {
                 buffer.truncate(KEPT_BUFFER);
@@ -90,7 +91,10 @@ impl ImageClassification {
         Ok(Prepared {
             item: vec![tensor],
             times: PreparationTimes { decode: base64 + times.decode, preprocess: times.resize },
-            image: Some(ImageFacts { format: inspect(file).map_or("unknown", |image| image.format.name()), bytes: file.len() }),
+            image: Some(ImageFacts {
+                format: inspect(file).map_or("unknown", |image| image.format.name()),
+                bytes: file.len(),
+            }),
         })
     }
 
@@ -106,7 +110,8 @@ impl ImageClassification {
     }
 
     pub(super) fn finish(&self, outputs: &[Tensor], form: Form) -> Result<Classification, OutputError> {
-        let scores = outputs.get(self.scores_output).ok_or_else(|| OutputError("the model gave no scores".to_owned()))?;
+        let scores =
+            outputs.get(self.scores_output).ok_or_else(|| OutputError("the model gave no scores".to_owned()))?;
         match scores {
             Tensor::Float32(array) => match array.as_slice() {
                 Some(scores) => prediction::classify(scores, &self.labels, self.activation, form),

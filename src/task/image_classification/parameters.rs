@@ -40,7 +40,9 @@ pub fn parse(json: Option<&[u8]>) -> Result<Form, InputError> {
     };
     // Protobuf clients may write either case, and Node's sends null for what is unset.
     let parameter = |names: [&'static str; 2]| {
-        names.into_iter().find_map(|name| parameters.get(name).filter(|value| !value.is_null()).map(|value| (name, value)))
+        names
+            .into_iter()
+            .find_map(|name| parameters.get(name).filter(|value| !value.is_null()).map(|value| (name, value)))
     };
     refuse_unknown(&parameters)?;
     let top_k = parameter(["top_k", "topK"]).map(|(name, value)| count(name, value)).transpose()?;
@@ -56,9 +58,10 @@ pub fn parse(json: Option<&[u8]>) -> Result<Form, InputError> {
             max_predictions: count.unwrap_or(DEFAULT_MAX_PREDICTIONS),
             confidence_threshold: threshold.unwrap_or(0.0),
         }),
-        (Some(_), _, _) => {
-            Err(InputError::new("top_k", "can't be combined with maxPredictions or confidenceThreshold: choose one form"))
-        }
+        (Some(_), _, _) => Err(InputError::new(
+            "top_k",
+            "can't be combined with maxPredictions or confidenceThreshold: choose one form",
+        )),
     }
 }
 

@@ -87,7 +87,9 @@ pub fn classify(
 fn confidences(scores: &[f32], activation: Activation) -> Result<Vec<f32>, OutputError> {
     match activation {
         Activation::None => Ok(scores.to_vec()),
-        Activation::Sigmoid => Ok(scores.iter().map(|&score| (1.0 / (1.0 + (-f64::from(score)).exp())) as f32).collect()),
+        Activation::Sigmoid => {
+            Ok(scores.iter().map(|&score| (1.0 / (1.0 + (-f64::from(score)).exp())) as f32).collect())
+        }
         Activation::Softmax => {
             let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             if !max.is_finite() && !scores.is_empty() {
@@ -169,10 +171,7 @@ mod tests {
     fn a_threshold_may_leave_nothing() {
         let form = Form::Vertex { max_predictions: 5, confidence_threshold: 0.9 };
         let answer = classify(&[0.0, 0.0], &labels(2), Activation::Softmax, form).unwrap();
-        assert_eq!(
-            serde_json::to_string(&answer).unwrap(),
-            r#"{"ids":[],"displayNames":[],"confidences":[]}"#
-        );
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"ids":[],"displayNames":[],"confidences":[]}"#);
     }
 
     #[test]
