@@ -95,12 +95,14 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
     let router = api_router(&settings, service.clone(), &operations)?;
     tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
-    let mut listeners = JoinSet::new();
-    listeners.spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
-    if let Some(server) = admin_server {
+    let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
+    // The admin port outlives the API's, so that the end can be watched.
+    let admin_drain = Drain::new(DrainSettings { delay: Duration::ZERO, ..drain.settings() }, readiness.clone());
+    let admin = admin_server.map(|server| {
         tracing::info!(listener = "admin", address = %server.local_addr(), "listening");
-        listeners.spawn(server.serve(admin::router(operations, log), drain.clone(), metrics.connections("admin")));
-    }
+        let router = admin::router(operations, log);
+        tokio::spawn(server.serve(router, admin_drain.clone(), metrics.connections("admin")))
+    });
 
     tokio::select! {
         loaded = load_models(&settings, &service, &readiness, &metrics) => loaded.inspect_err(|error| {
@@ -109,11 +111,12 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         // Told to end while loading: there is nothing to lose.
         () = drain.begun() => {}
     }
-    let mut cut = 0;
-    while let Some(served) = listeners.join_next().await {
-        cut += served.map_or(0, |served| served.cut);
+    let served = api.await.map_err(io::Error::other)?;
+    admin_drain.begin();
+    if let Some(admin) = admin {
+        admin.await.map_err(io::Error::other)?;
     }
-    match cut {
+    match served.cut {
         0 => tracing::info!("everything that was accepted is answered; goodbye"),
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
     }

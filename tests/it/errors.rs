@@ -148,7 +148,7 @@ async fn models_that_fail_say_so() {
     let message = refused(&server, nan, body(&[red.clone(), black]), 500, "INTERNAL").await;
     assert!(message.contains("NaN") && message.contains("instances[1]"), "{message}");
     let bright = "/v1/endpoints/fails-on-bright:predict";
-    let message = refused(&server, bright, body(&[white.clone()]), 500, "INTERNAL").await;
+    let message = refused(&server, bright, body(std::slice::from_ref(&white)), 500, "INTERNAL").await;
     assert!(message.contains("instances[0]"), "{message}");
     assert!(!message.contains("onnx") && !message.contains("Gather"), "{message}");
     // Neighbours in time are not hurt.

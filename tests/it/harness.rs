@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -58,17 +58,6 @@ impl Builder {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
-    }
-
-    /// With a flag or two more.
-    pub fn args(mut self, args: &[&str]) -> Self {
-        self.command.args(args);
-        self
-    }
-
-    /// Where the models are linked to.
-    pub fn models(&self) -> &Path {
-        self.repository.path()
     }
 
     /// Starts it and waits until its port is open, which is before the models are loaded.
@@ -224,11 +213,4 @@ pub fn colour(rgb: [u8; 3]) -> Vec<u8> {
     let mut png = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
     png.into_inner()
-}
-
-/// A folder that is deleted with the value.
-pub fn scratch() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_path_buf();
-    (folder, path)
 }
