@@ -277,7 +277,7 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, default=here / "fashion-vit/1", help="model folder to write")
     parser.add_argument(
-        "--epochs", type=int, default=16, help="length of the whole training (default: %(default)s)"
+        "--epochs", type=int, default=8, help="length of the whole training (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=128, help="pictures a step (default: %(default)s)")
     parser.add_argument(
