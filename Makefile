@@ -17,7 +17,7 @@ VIT_BASE := models-extra/vit-base/1/model.onnx
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build serve test test-rust test-models lint fmt doc deny bench bench-smoke image image-cuda \
+.PHONY: help build serve test test-rust test-models lint fmt doc deny bench bench-smoke image image-check image-cuda \
         runtime tools venv clean clean-runtime
 
 help: ## list the targets
@@ -68,6 +68,9 @@ bench-smoke: runtime ## each benchmark once, to see that it runs
 
 image: ## the container image tessera:latest
 	scripts/build_image.sh cpu tessera:latest
+
+image-check: ## start tessera:latest and hold it to Vertex AI's container contract
+	$(PYTHON) tests/image.py tessera:latest
 
 image-cuda: ## the container image tessera:cuda, for NVIDIA GPUs
 	scripts/build_image.sh cuda tessera:cuda
