@@ -17,7 +17,7 @@ VIT_BASE := models-extra/vit-base/1/model.onnx
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build serve test test-rust test-models lint fmt doc deny bench bench-smoke image image-cuda \
+.PHONY: help build serve test test-rust test-clients test-models lint fmt doc deny bench bench-smoke image image-check image-cuda \
         runtime tools venv clean clean-runtime
 
 help: ## list the targets
@@ -30,11 +30,16 @@ build: tools runtime ## ONNX Runtime and target/release/tessera
 serve: build ## build, then serve the models in models/ on port 8080
 	$(TESSERA) serve
 
-test: test-rust test-models ## every test, with all the set-up they need
+test: test-rust test-clients test-models ## every test, with all the set-up they need
 
 test-rust: tools runtime ## the Rust tests alone
 	@echo "Building and running the Rust tests (the first time takes some minutes) ..."
 	$(CARGO) test $(CARGO_FLAGS)
+
+test-clients: tools runtime ## Google's own client library against the server that the Rust tests ran
+	@$(PYTHON) scripts/python_environment.py .venv-clients tests/clients/requirements.txt
+	$(CARGO) test --no-run $(CARGO_FLAGS)
+	.venv-clients/bin/python tests/clients/predict.py $(TARGET)/debug/tessera
 
 test-models: venv $(VIT_BASE) ## the models' logits against an independent implementation
 	.venv/bin/python models/check_vit.py models/fashion-vit/1
@@ -69,6 +74,9 @@ bench-smoke: runtime ## each benchmark once, to see that it runs
 image: ## the container image tessera:latest
 	scripts/build_image.sh cpu tessera:latest
 
+image-check: ## start tessera:latest and hold it to Vertex AI's container contract
+	$(PYTHON) tests/image.py tessera:latest
+
 image-cuda: ## the container image tessera:cuda, for NVIDIA GPUs
 	scripts/build_image.sh cuda tessera:cuda
 
@@ -84,5 +92,5 @@ tools:
 clean: ## remove what cargo built
 	$(CARGO) clean
 
-clean-runtime: ## remove ONNX Runtime and the Python environment
-	rm -rf .onnxruntime .venv
+clean-runtime: ## remove ONNX Runtime and the Python environments
+	rm -rf .onnxruntime .venv .venv-clients

@@ -2,6 +2,9 @@
 # Build a container image with whichever of docker, podman and buildah is there.
 #
 #     scripts/build_image.sh TARGET TAG [FURTHER ARGUMENTS, such as --build-arg BASE=...]
+#
+# Behind a proxy with a certificate authority of its own, lend the build this machine's certificates (they stay out of
+# the image): --volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro (podman and buildah).
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Ask a Tessera server with Google's unmodified client library, as a program on Vertex AI would.
+
+    tests/clients/predict.py target/debug/tessera
+
+Starts the server on a free port with the repository's models, and drives `PredictionServiceClient` over REST:
+predictions, parameters, the fields of the answer, and errors as the exceptions that callers catch.
+"""
+
+import base64
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.aiplatform_v1 import PredictionServiceClient
+from google.cloud.aiplatform_v1.services.prediction_service.transports import PredictionServiceRestTransport
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+PARENT = "projects/local-project/locations/us-central1/endpoints"
+
+
+@contextlib.contextmanager
+def server(binary):
+    """A server of the repository's models; gives its port once it is ready, and ends it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIP_", "TESSERA__"))}
+    environment["TESSERA__SERVER__DRAIN_DELAY"] = "0s"
+    command = [binary, "serve", "--host", "127.0.0.1", "--port", str(port), "--admin-port", "off", "--log-level", "warn"]
+    process = subprocess.Popen([*command, "--models", REPOSITORY / "models"], env=environment)
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                raise SystemExit(f"the server ended with {process.returncode} before it was ready")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                break
+            time.sleep(0.1)
+        else:
+            raise SystemExit("the server was not ready within a minute")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+class Checks:
+    """Counts and prints what held and what did not."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def __call__(self, what, holds, detail=""):
+        self.passed, self.failed = self.passed + bool(holds), self.failed + (not holds)
+        print(f"{'ok    ' if holds else 'FAILED'} {what}{f': {detail}' if detail != '' else ''}", flush=True)
+
+    def raises(self, what, exception, call):
+        """Whether a call fails with an exception of exactly this class."""
+        try:
+            call()
+        except Exception as error:
+            self(what, type(error) is exception, f"{type(error).__name__}: {str(error)[:120]}")
+        else:
+            self(what, False, "it did not fail")
+
+
+def run(client, check):
+    cat = {"b64": base64.b64encode((REPOSITORY / "examples" / "cat.jpg").read_bytes()).decode()}
+    coffee = {"b64": base64.b64encode((REPOSITORY / "examples" / "coffee.jpg").read_bytes()).decode()}
+    imagenet = f"{PARENT}/imagenet"
+
+    answer = client.predict(endpoint=imagenet, instances=[cat, coffee])
+    labels = [dict(prediction)["label"] for prediction in answer.predictions]
+    check("two pictures, in their order", labels == ["Egyptian cat", "espresso"], labels)
+    check("the deployed model's id is digits", answer.deployed_model_id.isdigit(), answer.deployed_model_id)
+    check("the model is named", answer.model_display_name == "imagenet" and answer.model_version_id == "1", answer.model)
+
+    top = dict(client.predict(endpoint=imagenet, instances=[cat], parameters={"top_k": 3}).predictions[0])
+    confidences = list(top["confidences"])
+    check("top_k gives so many labels", len(top["labels"]) == 3 and top["labels"][0] == "Egyptian cat", list(top["labels"]))
+    check("and their confidences, descending", confidences == sorted(confidences, reverse=True), confidences)
+
+    check.raises("text is no picture", exceptions.BadRequest, lambda: client.predict(endpoint=imagenet, instances=[{"b64": "bm8="}]))
+    check.raises("top_k 0", exceptions.BadRequest, lambda: client.predict(endpoint=imagenet, instances=[cat], parameters={"top_k": 0}))
+    check.raises("no such endpoint", exceptions.NotFound, lambda: client.predict(endpoint=f"{PARENT}/none", instances=[cat]))
+
+
+def main():
+    binary = sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / "target/debug/tessera"
+    check = Checks()
+    with server(binary) as port:
+        transport = PredictionServiceRestTransport(
+            host=f"127.0.0.1:{port}", url_scheme="http", credentials=AnonymousCredentials()
+        )
+        run(PredictionServiceClient(transport=transport), check)
+    print(f"{check.passed} passed, {check.failed} failed")
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
