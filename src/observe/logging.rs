@@ -74,7 +74,7 @@ pub struct LogControl {
 impl LogControl {
     /// The level in force, as in `info,tessera=debug`.
     pub fn level(&self) -> String {
-        self.handle.with_current(ToString::to_string).unwrap_or_default()
+        self.handle.with_current(|filter| without_default(&filter.to_string())).unwrap_or_default()
     }
 
     /// Logs at `level` from now on.
@@ -116,6 +116,9 @@ fn json_style(settings: &LogSettings) -> Style {
     Style::Json { labels: settings.labels.clone(), project: settings.project.clone() }
 }
 
+/// ONNX Runtime tells at info what it does to each node of each graph: heard only by who asks for `ort=info`.
+const QUIET_RUNTIME: &str = "ort=warn";
+
 /// Directives whose every part is a known level, so that a misspelt `inof` is not taken for a module's name.
 fn parse_level(text: &str) -> Result<EnvFilter, LogError> {
     let invalid = || LogError::Level(text.to_owned());
@@ -127,9 +130,13 @@ fn parse_level(text: &str) -> Result<EnvFilter, LogError> {
             return Err(invalid());
         }
     }
-    // ONNX Runtime tells at info what it does to each node of each graph: heard only by who asks for `ort=info`.
-    let quiet = if text.contains("ort=") { "" } else { ",ort=warn" };
-    EnvFilter::builder().parse(format!("{text}{quiet}")).map_err(|_| invalid())
+    let text = if text.contains("ort=") { text.to_owned() } else { format!("{text},{QUIET_RUNTIME}") };
+    EnvFilter::builder().parse(text).map_err(|_| invalid())
+}
+
+/// A filter's text without what was added to it.
+fn without_default(filter: &str) -> String {
+    filter.split(',').filter(|directive| *directive != QUIET_RUNTIME).collect::<Vec<_>>().join(",")
 }
 
 /// Panics of any thread go to the log, within the span in which they happen, instead of to stderr.
