@@ -3,7 +3,7 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
-use tessera::preprocess::{DecodeLimits, Preprocessor, Preset, PreprocessSpec};
+use tessera::preprocess::{DecodeLimits, PreprocessSpec, Preprocessor, Preset};
 
 /// 640x480, quality 85, 4:2:0, 72 kB.
 const JPEG: &[u8] = include_bytes!("data/china_640x480.jpg");

@@ -54,10 +54,8 @@ pub fn inspect(encoded: &[u8]) -> Result<ImageInfo, ImageError> {
             (outline.width, outline.height)
         }
         _ => guarded(format, || {
-            declared_size(format, encoded).map_or_else(
-                || Ok(open(format, encoded)?.dimensions()),
-                Ok,
-            )
+            declared_size(format, encoded)
+                .map_or_else(|| Ok(open(format, encoded)?.dimensions()), Ok)
         })?,
     };
     Ok(ImageInfo {
@@ -108,12 +106,15 @@ impl Decoder {
                     &mut self.samples,
                     &mut self.image,
                 )?;
-                outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif)
+                outline
+                    .exif
+                    .map_or(Orientation::UPRIGHT, Orientation::from_exif)
             }
             _ => guarded(format, || self.decode_other(format, encoded, spec, limits))?,
         };
         // Pillow turns TIFF upright while it loads it, whatever the caller asked for.
-        let wanted = spec.exif == Exif::Apply || (format == Format::Tiff && spec.reference == Reference::Pillow);
+        let wanted = spec.exif == Exif::Apply
+            || (format == Format::Tiff && spec.reference == Reference::Pillow);
         if wanted && orientation.apply(&self.image, &mut self.turned) {
             return Ok(&self.turned);
         }
@@ -215,10 +216,7 @@ fn guarded<T>(
     }))
 }
 
-fn open<'a>(
-    format: Format,
-    encoded: &'a [u8],
-) -> Result<Box<dyn ImageDecoder + 'a>, ImageError> {
+fn open<'a>(format: Format, encoded: &'a [u8]) -> Result<Box<dyn ImageDecoder + 'a>, ImageError> {
     let cursor = Cursor::new(encoded);
     let mut memory = Limits::default();
     memory.max_alloc = Some(CODEC_MEMORY);
@@ -276,7 +274,12 @@ fn is_truncation(error: &CodecError) -> bool {
 
 /// The size at its fixed place in the header, where the format has one.
 fn declared_size(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
-    let u16_le = |at: usize| Some(u32::from(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));
+    let u16_le = |at: usize| {
+        Some(u32::from(u16::from_le_bytes([
+            *bytes.get(at)?,
+            *bytes.get(at + 1)?,
+        ])))
+    };
     let u32_be = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     match format {
         Format::Png if bytes.get(12..16)? == b"IHDR" => Some((u32_be(16)?, u32_be(20)?)),
@@ -355,7 +358,9 @@ fn to_rgb(color: ColorType, samples: &[u8], alpha: Alpha, rgb: &mut [u8]) -> Opt
         // Sixteen bits keep their upper byte.
         ColorType::L16 => each::<2>(samples, rgb, |s| [high(s, 0); 3]),
         ColorType::La16 => {
-            each::<4>(samples, rgb, |s| flatten([high(s, 0); 3], high(s, 1), white));
+            each::<4>(samples, rgb, |s| {
+                flatten([high(s, 0); 3], high(s, 1), white)
+            });
         }
         ColorType::Rgb16 => each::<6>(samples, rgb, |s| [high(s, 0), high(s, 1), high(s, 2)]),
         ColorType::Rgba16 => each::<8>(samples, rgb, |s| {

@@ -67,7 +67,21 @@ fn supported(bytes: &[u8]) -> Option<Format> {
         [0xff, 0xd8] => Some(Format::Jpeg),
         [0x89, b'P', b'N', b'G', ..] => Some(Format::Png),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Format::Gif),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => Some(Format::WebP),
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Format::Tiff),
         _ if is_bmp(bytes) => Some(Format::Bmp),
         _ => None,
@@ -167,9 +181,15 @@ fn describe(bytes: &[u8]) -> String {
     const MAGIC: &[(&[u8], &str)] = &[
         (b"\x1f\x8b", "it is gzip data; send the image itself"),
         (b"PK\x03\x04", "it is a ZIP archive; send the image itself"),
-        (b"\x28\xb5\x2f\xfd", "it is Zstandard data; send the image itself"),
+        (
+            b"\x28\xb5\x2f\xfd",
+            "it is Zstandard data; send the image itself",
+        ),
         (b"BZh", "it is bzip2 data; send the image itself"),
-        (b"\x93NUMPY", "it is a NumPy array file; send an encoded image"),
+        (
+            b"\x93NUMPY",
+            "it is a NumPy array file; send an encoded image",
+        ),
         (b"\x7fELF", "it is a program"),
         (b"ID3", "it is audio"),
         (b"OggS", "it is audio or video"),
@@ -193,7 +213,15 @@ fn describe(bytes: &[u8]) -> String {
         return "it is a data: URL; send only the base64 after its comma".to_owned();
     }
     // How the base64 text of JPEG, PNG, GIF, WebP and TIFF begins.
-    const ENCODED: &[&[u8]] = &[b"/9j/", b"_9j_", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK"];
+    const ENCODED: &[&[u8]] = &[
+        b"/9j/",
+        b"_9j_",
+        b"iVBORw0KGgo",
+        b"R0lGOD",
+        b"UklGR",
+        b"SUkqA",
+        b"TU0AK",
+    ];
     if ENCODED.iter().any(|prefix| text.starts_with(prefix)) {
         return "it is base64 text once more; encode the image only once".to_owned();
     }
@@ -256,7 +284,10 @@ mod tests {
             (b"%PDF-1.7", "PDF"),
         ] {
             let text = message(bytes);
-            assert!(text.starts_with(&format!("{name} is not supported")), "{text}");
+            assert!(
+                text.starts_with(&format!("{name} is not supported")),
+                "{text}"
+            );
         }
     }
 
@@ -274,14 +305,23 @@ mod tests {
             (b"\x01\x02\x03\xff\xfe", "01 02 03 ff fe"),
         ] {
             let text = message(bytes);
-            assert!(text.starts_with("not an image: ") && text.contains(part), "{text}");
+            assert!(
+                text.starts_with("not an image: ") && text.contains(part),
+                "{text}"
+            );
         }
         assert_eq!(sniff(b""), Err(ImageError::Empty));
     }
 
     #[test]
     fn long_input_is_not_repeated() {
-        let text = message(&b"gs://".iter().copied().chain([b'x'; 5000]).collect::<Vec<_>>());
+        let text = message(
+            &b"gs://"
+                .iter()
+                .copied()
+                .chain([b'x'; 5000])
+                .collect::<Vec<_>>(),
+        );
         assert!(text.len() < 200, "{text}");
     }
 }

@@ -163,8 +163,14 @@ mod tests {
 
     #[test]
     fn an_extreme_picture_asks_for_the_crop_only() {
-        let resize = Resize::ShortestEdge { edge: 224, longest: None };
-        let crop = Crop { height: 224, width: 224 };
+        let resize = Resize::ShortestEdge {
+            edge: 224,
+            longest: None,
+        };
+        let crop = Crop {
+            height: 224,
+            width: 224,
+        };
         let plan = Plan::new(resize, Some(crop), CropOffset::Floor, 1, 65_535);
         assert_eq!(plan.resized, (224, 224 * 65_535));
         assert_eq!((plan.window.width, plan.window.height), (224, 224));

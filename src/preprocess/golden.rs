@@ -34,7 +34,10 @@ fn levels(golden: &Value) -> (Vec<f32>, f32) {
         }
         ::image::DynamicImage::ImageRgb16(image) => {
             let values = image.into_raw().into_iter();
-            (values.map(|v| f32::from(v) / 256.0).collect(), 1.0 / 512.0 + 5e-5)
+            (
+                values.map(|v| f32::from(v) / 256.0).collect(),
+                1.0 / 512.0 + 5e-5,
+            )
         }
         other => panic!("unexpected {:?}", other.color()),
     }
@@ -160,12 +163,18 @@ fn tensors_are_equal_to_the_references() {
             worst_mean = worst_mean.max(sum / expected.len() as f64);
             images += 1;
         }
-        println!("{kind}: {images} images, max {worst}, worst mean {worst_mean:.5}, {probes} probes");
+        println!(
+            "{kind}: {images} images, max {worst}, worst mean {worst_mean:.5}, {probes} probes"
+        );
         assert!(images > 0 && probes >= images * 48);
         compared += images;
     }
     assert_eq!(compared, 131, "no reference is left out");
-    assert!(wrong.is_empty(), "{}", wrong[..wrong.len().min(20)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{}",
+        wrong[..wrong.len().min(20)].join("\n")
+    );
 }
 
 #[test]

@@ -64,7 +64,11 @@ fn mutations_never_panic() {
             }
             for _ in 0..=random.below(4) {
                 // Headers are the interesting part.
-                let end = if round % 2 == 0 { bytes.len().min(64) } else { bytes.len() };
+                let end = if round % 2 == 0 {
+                    bytes.len().min(64)
+                } else {
+                    bytes.len()
+                };
                 let at = random.below(end);
                 bytes[at] = match random.below(3) {
                     0 => 0xff,
@@ -101,7 +105,9 @@ fn a_cut_jpeg_or_png_is_truncated_wherever_it_is_cut() {
             Err(error) => panic!("{name}: {error}"),
         };
         let end = end.unwrap() + 2;
-        let cuts = (0..12).map(|_| 8 + random.below(end - 9)).chain([end - 1, end - 2]);
+        let cuts = (0..12)
+            .map(|_| 8 + random.below(end - 9))
+            .chain([end - 1, end - 2]);
         for cut in cuts.collect::<Vec<_>>() {
             let error = preprocessor
                 .run(&bytes[..cut], &DecodeLimits::default(), &mut tensor)
@@ -149,7 +155,12 @@ fn a_progressive_bomb_of_scans_is_refused() {
         .unwrap()
         .1;
     let first = picture.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
-    let scan_end = first + 2 + picture[first + 2..].windows(2).position(|w| w == [0xff, 0xc4] || w == [0xff, 0xda]).unwrap();
+    let scan_end = first
+        + 2
+        + picture[first + 2..]
+            .windows(2)
+            .position(|w| w == [0xff, 0xc4] || w == [0xff, 0xda])
+            .unwrap();
     let mut bomb = picture[..scan_end].to_vec();
     for _ in 0..2000 {
         bomb.extend(&picture[first..scan_end]);

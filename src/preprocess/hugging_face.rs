@@ -6,7 +6,7 @@
 use super::error::SpecError;
 use super::geometry::{Crop, Resize};
 use super::resize::taps::Filter;
-use super::spec::{Alpha, Color, Normalise, Preset, PreprocessSpec};
+use super::spec::{Alpha, Color, Normalise, PreprocessSpec, Preset};
 use serde_json::{Map, Value};
 
 const STANDARD: ([f64; 3], [f64; 3]) = ([0.5; 3], [0.5; 3]);
@@ -75,13 +75,31 @@ const CLASSES: &[Class] = {
             convert_rgb: true,
             ..class("Bit", Shortest(224), Bicubic, Some(224), CLIP)
         },
-        class("ConvNext", CropPct(384, 0.875, 384), Bicubic, None, STANDARD),
-        class("PoolFormer", CropPct(224, 0.9, u32::MAX), Bicubic, Some(224), IMAGENET),
+        class(
+            "ConvNext",
+            CropPct(384, 0.875, 384),
+            Bicubic,
+            None,
+            STANDARD,
+        ),
+        class(
+            "PoolFormer",
+            CropPct(224, 0.9, u32::MAX),
+            Bicubic,
+            Some(224),
+            IMAGENET,
+        ),
         class("Levit", Levit(224), Bicubic, Some(224), IMAGENET),
         class("MobileNetV1", Shortest(256), Bilinear, Some(224), STANDARD),
         class("MobileNetV2", Shortest(256), Bilinear, Some(224), STANDARD),
         class("MobileViT", Shortest(224), Bilinear, Some(256), STANDARD),
-        class("EfficientFormer", Shortest(224), Bicubic, Some(224), IMAGENET),
+        class(
+            "EfficientFormer",
+            Shortest(224),
+            Bicubic,
+            Some(224),
+            IMAGENET,
+        ),
         class("EfficientNet", Square(346), Bicubic, None, STANDARD),
         class("Pvt", Square(224), Bilinear, None, IMAGENET),
         class("Segformer", Square(512), Bilinear, None, IMAGENET),
@@ -188,7 +206,13 @@ impl File<'_> {
         // Any other class is taken at its word, where the file leaves no default to be guessed.
         let given = ["size", "resample", "image_mean", "image_std"];
         if name != "TimmWrapper" && given.iter().all(|key| self.get(key).is_some()) {
-            return Ok(class("", Sizing::Shortest(224), Filter::Bilinear, None, STANDARD));
+            return Ok(class(
+                "",
+                Sizing::Shortest(224),
+                Filter::Bilinear,
+                None,
+                STANDARD,
+            ));
         }
         let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
         Err(SpecError::key(
@@ -240,7 +264,11 @@ impl File<'_> {
         let cropped = self.flag("do_center_crop")?.unwrap_or(class.crop.is_some());
         spec.crop = if cropped {
             Some(crop.ok_or_else(|| {
-                SpecError::key("crop_size", "it is missing", "give it, or set do_center_crop false")
+                SpecError::key(
+                    "crop_size",
+                    "it is missing",
+                    "give it, or set do_center_crop false",
+                )
             })?)
         } else {
             None
@@ -369,13 +397,21 @@ fn sides(value: &Value, key: &str) -> Result<(u32, u32), SpecError> {
     match (get("height"), get("width"), get("shortest_edge")) {
         (Some(height), Some(width), _) => Ok((height, width)),
         (None, None, Some(edge)) => Ok((edge, edge)),
-        _ => Err(unexpected(key, value, "a number or {\"height\", \"width\"}")),
+        _ => Err(unexpected(
+            key,
+            value,
+            "a number or {\"height\", \"width\"}",
+        )),
     }
 }
 
 fn size(value: &Value, square: bool) -> Result<Resize, SpecError> {
     if let Some(side) = side(value) {
-        return Ok(if square { exact(side, side) } else { shortest(side) });
+        return Ok(if square {
+            exact(side, side)
+        } else {
+            shortest(side)
+        });
     }
     let get = |name: &str| value.get(name).and_then(side);
     if let Some(edge) = get("shortest_edge") {
@@ -440,13 +476,19 @@ mod tests {
 
     #[test]
     fn classes_have_their_defaults_under_every_name() {
-        for name in ["DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTImageProcessorPil"] {
+        for name in [
+            "DeiTImageProcessor",
+            "DeiTImageProcessorFast",
+            "DeiTImageProcessorPil",
+        ] {
             let spec = read(&format!(r#"{{"image_processor_type": "{name}"}}"#));
             assert_eq!(spec.resize, exact(256, 256));
             assert_eq!((spec.crop, spec.filter), (CROP_224, Filter::Bicubic));
         }
-        let clip = read(r#"{"feature_extractor_type": "CLIPFeatureExtractor", "size": 336,
-            "crop_size": 336}"#);
+        let clip = read(
+            r#"{"feature_extractor_type": "CLIPFeatureExtractor", "size": 336,
+            "crop_size": 336}"#,
+        );
         assert_eq!(clip.resize, shortest(336));
         assert_eq!(clip.crop.unwrap().width, 336);
         assert_eq!(clip.normalise.unwrap().mean, CLIP.0);
@@ -463,14 +505,19 @@ mod tests {
                     "size": {{"shortest_edge": {edge}}}, "crop_pct": 0.875}}"#
             ))
         };
-        assert_eq!((spec(224).resize, spec(224).crop), (shortest(256), CROP_224));
+        assert_eq!(
+            (spec(224).resize, spec(224).crop),
+            (shortest(256), CROP_224)
+        );
         assert_eq!((spec(384).resize, spec(384).crop), (exact(384, 384), None));
     }
 
     #[test]
     fn steps_can_be_turned_off() {
-        let spec = read(r#"{"do_resize": false, "do_center_crop": true, "crop_size": 224,
-            "do_rescale": false, "do_normalize": false}"#);
+        let spec = read(
+            r#"{"do_resize": false, "do_center_crop": true, "crop_size": 224,
+            "do_rescale": false, "do_normalize": false}"#,
+        );
         assert_eq!((spec.resize, spec.crop), (Resize::None, CROP_224));
         assert_eq!((spec.rescale_factor, spec.normalise), (None, None));
     }
@@ -483,7 +530,10 @@ mod tests {
             (r#"{"resample": 9}"#, "`resample`: 9"),
             (r#"{"size": {"edge": 3}}"#, "`size`"),
             (r#"{"image_std": [1, 0, 1]}"#, "`std`"),
-            (r#"{"image_processor_type": "FooImageProcessor"}"#, "FooImageProcessor"),
+            (
+                r#"{"image_processor_type": "FooImageProcessor"}"#,
+                "FooImageProcessor",
+            ),
             (r#"{"size": {"shortest_edge": 224}}"#, "shortest_edge"),
             ("[]", "not a JSON object"),
             ("{", "cannot be read"),

@@ -33,7 +33,7 @@ pub use overrides::{
 };
 pub use resize::taps::Filter;
 pub use spec::{
-    Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, Preset, PreprocessSpec,
+    Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset,
     Resampler,
 };
 
@@ -127,7 +127,9 @@ impl Preprocessor {
         };
         SCRATCH.with_borrow_mut(|scratch| {
             let start = Instant::now();
-            let image = scratch.decoder.decode(encoded, &self.spec.decode, &limits)?;
+            let image = scratch
+                .decoder
+                .decode(encoded, &self.spec.decode, &limits)?;
             let decoded = Instant::now();
             self.transform(image, &mut scratch.resize, out);
             let times = StageTimes {
@@ -151,7 +153,14 @@ impl Preprocessor {
                 if plan.is_padded() {
                     out.fill(bias);
                 }
-                return tensorflow::resize(image, &plan, scale, bias, &mut work.tensorflow, &mut out);
+                return tensorflow::resize(
+                    image,
+                    &plan,
+                    scale,
+                    bias,
+                    &mut work.tensorflow,
+                    &mut out,
+                );
             }
             Resampler::Pil => Rounding::Pillow,
             Resampler::Torchvision => Rounding::Torchvision,

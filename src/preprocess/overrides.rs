@@ -4,7 +4,7 @@ use super::error::SpecError;
 use super::geometry::{Crop, CropOffset, Resize};
 use super::resize::taps::Filter;
 use super::spec::{
-    Alpha, Color, Exif, Gif, JpegDct, Layout, Normalise, Preset, PreprocessSpec, Resampler,
+    Alpha, Color, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset, Resampler,
 };
 use serde::Deserialize;
 
@@ -92,7 +92,10 @@ pub struct ShortestEdge {
 
 /// The forms of `crop`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected \"none\", a number, [height, width] or { height, width }")]
+#[serde(
+    untagged,
+    expecting = "expected \"none\", a number, [height, width] or { height, width }"
+)]
 pub enum CropSetting {
     /// `none`.
     Word(String),
@@ -106,7 +109,10 @@ pub enum CropSetting {
 
 /// The forms of `resample`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "expected the name of a filter or Pillow's number for it")]
+#[serde(
+    untagged,
+    expecting = "expected the name of a filter or Pillow's number for it"
+)]
 pub enum FilterSetting {
     /// Pillow's number.
     Number(u8),
@@ -286,7 +292,12 @@ impl PreprocessOverrides {
             ("truncate", CropOffset::Truncate),
             ("half-even", CropOffset::HalfEven),
         ];
-        set("crop_offset", &self.crop_offset, &offsets, &mut spec.crop_offset)
+        set(
+            "crop_offset",
+            &self.crop_offset,
+            &offsets,
+            &mut spec.crop_offset,
+        )
     }
 
     fn numbers(&self, spec: &mut PreprocessSpec) {
@@ -339,7 +350,11 @@ fn one_of<T: Copy>(key: &'static str, name: &str, known: &[(&str, T)]) -> Result
         Some((_, nearest)) => format!("did you mean \"{nearest}\"? Allowed: {}", all.join(", ")),
         None => format!("allowed: {}", all.join(", ")),
     };
-    Err(SpecError::key(key, format!("\"{shown}\" is not known"), remedy))
+    Err(SpecError::key(
+        key,
+        format!("\"{shown}\" is not known"),
+        remedy,
+    ))
 }
 
 #[cfg(test)]
@@ -377,7 +392,10 @@ mod tests {
         assert_eq!(spec.filter, Filter::Bicubic);
         assert_eq!(spec.crop_offset, CropOffset::HalfEven);
         assert_eq!(spec.decode.jpeg_dct, JpegDct::Ifast);
-        assert_eq!((spec.decode.exif, spec.decode.alpha), (Exif::Apply, Alpha::White));
+        assert_eq!(
+            (spec.decode.exif, spec.decode.alpha),
+            (Exif::Apply, Alpha::White)
+        );
         assert_eq!((spec.decode.gif, spec.color), (Gif::Refuse, Color::Bgr));
         assert_eq!((spec.layout, spec.max_pixels), (Layout::Nhwc, Some(1000)));
         assert_eq!(spec.rescale_factor, Some(0.5));
@@ -405,13 +423,19 @@ mod tests {
             edge: 248,
             longest: None,
         };
-        assert_eq!((spec.resize, spec.output_size().unwrap()), (edge, (224, 224)));
+        assert_eq!(
+            (spec.resize, spec.output_size().unwrap()),
+            (edge, (224, 224))
+        );
     }
 
     #[test]
     fn mistakes_are_named_with_the_nearest_value() {
         for (section, part) in [
-            ("preset = \"hf-fats\"", "`preset`: \"hf-fats\" is not known; did you mean \"hf-fast\"?"),
+            (
+                "preset = \"hf-fats\"",
+                "`preset`: \"hf-fats\" is not known; did you mean \"hf-fast\"?",
+            ),
             ("resample = \"bilinaer\"", "did you mean \"bilinear\"?"),
             ("resample = 7", "`resample`: 7"),
             ("layout = \"nwhc\"", "did you mean \"nhwc\"?"),

@@ -213,7 +213,9 @@ impl PreprocessSpec {
             (None, Resize::ShortestEdge { edge, .. }) => Err(SpecError::key(
                 "size",
                 "with `shortest_edge` and no crop, every picture has another size",
-                format!("set `crop = {{ height = {edge}, width = {edge} }}` or `size = [{edge}, {edge}]`"),
+                format!(
+                    "set `crop = {{ height = {edge}, width = {edge} }}` or `size = [{edge}, {edge}]`"
+                ),
             )),
             (None, Resize::None) => Err(SpecError::key(
                 "size",
@@ -294,7 +296,10 @@ impl PreprocessSpec {
                 ));
             }
         }
-        if self.rescale_factor.is_some_and(|f| !f.is_finite() || f == 0.0) {
+        if self
+            .rescale_factor
+            .is_some_and(|f| !f.is_finite() || f == 0.0)
+        {
             return Err(SpecError::key(
                 "rescale_factor",
                 "it must not be zero or infinite",

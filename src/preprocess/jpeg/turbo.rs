@@ -126,11 +126,7 @@ impl Decoder {
 
     /// The decoder skips to a size that fits if the data disagrees with our reading of the header;
     /// its own reading must be the same.
-    fn check_dimensions(
-        &mut self,
-        bytes: &[u8],
-        outline: &Outline<'_>,
-    ) -> Result<(), ImageError> {
+    fn check_dimensions(&mut self, bytes: &[u8], outline: &Outline<'_>) -> Result<(), ImageError> {
         let handle = self.handle()?.as_ptr();
         let (mut w, mut h, mut subsampling, mut space) = (0, 0, 0, 0);
         // SAFETY: `handle` is live and used by nobody else; the input is read within its length,
@@ -162,7 +158,10 @@ impl Decoder {
         // or in thread-local storage, copied before anything else is called.
         unsafe {
             let message = CStr::from_ptr(tjGetErrorStr2(handle));
-            (tjGetErrorCode(handle), message.to_string_lossy().into_owned())
+            (
+                tjGetErrorCode(handle),
+                message.to_string_lossy().into_owned(),
+            )
         }
     }
 }

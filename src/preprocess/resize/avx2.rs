@@ -72,7 +72,11 @@ fn horizontal_of<const WIDE: bool>(
             for (i, &weights) in low.iter().enumerate() {
                 let at = start + i * 6;
                 let weights = _mm256_set1_epi32(weights);
-                let upper = if WIDE { _mm256_set1_epi32(high[i]) } else { zero };
+                let upper = if WIDE {
+                    _mm256_set1_epi32(high[i])
+                } else {
+                    zero
+                };
                 for half in 0..2 {
                     // SAFETY: the first pixel of each pair is inside the row by the assertions of
                     // `horizontal`, so `at + 3` is at most the row's end, and 8 bytes from `at` are
@@ -86,8 +90,7 @@ fn horizontal_of<const WIDE: bool>(
                         )
                     };
                     let pixels = _mm256_shuffle_epi8(pixels, spread);
-                    sums[half] =
-                        _mm256_add_epi32(sums[half], _mm256_madd_epi16(pixels, weights));
+                    sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(pixels, weights));
                     if WIDE {
                         highs[half] =
                             _mm256_add_epi32(highs[half], _mm256_madd_epi16(pixels, upper));
@@ -184,7 +187,11 @@ fn vertical_of<const WIDE: bool>(
             let mut highs = [zero; 4];
             for (i, &weights) in low.iter().enumerate() {
                 let weights = _mm256_set1_epi32(weights);
-                let upper = if WIDE { _mm256_set1_epi32(high[i]) } else { zero };
+                let upper = if WIDE {
+                    _mm256_set1_epi32(high[i])
+                } else {
+                    zero
+                };
                 // The partner of an odd last row has weight zero: any row will do.
                 let rows = [first + 2 * i, (first + 2 * i + 1).min(last_row)];
                 let at = rows.map(|row| row * stride + left * 3 + column);
@@ -209,8 +216,7 @@ fn vertical_of<const WIDE: bool>(
                 for j in 0..4 {
                     sums[j] = _mm256_add_epi32(sums[j], _mm256_madd_epi16(pairs[j], weights));
                     if WIDE {
-                        highs[j] =
-                            _mm256_add_epi32(highs[j], _mm256_madd_epi16(pairs[j], upper));
+                        highs[j] = _mm256_add_epi32(highs[j], _mm256_madd_epi16(pairs[j], upper));
                     }
                 }
             }

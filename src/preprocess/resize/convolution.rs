@@ -1,9 +1,9 @@
 //! Separable convolution of 8-bit RGB in fixed point, with 8 bits between the passes.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::super::geometry::Plan;
 use super::super::image::RgbImage;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::taps::{Axis, Filter, Rounding, Taps};
 
 /// Weights and the picture between the passes, kept by each thread.
@@ -53,7 +53,14 @@ pub(crate) fn resize(
     let vertical = axis(height, plan.resized.1, window.top, window.height);
     // A pass that keeps its size is skipped, which the windows below do by themselves.
     match (width != plan.resized.0, height != plan.resized.1) {
-        (false, false) => copy(image, window.left, window.top, window.width, window.height, out),
+        (false, false) => copy(
+            image,
+            window.left,
+            window.top,
+            window.width,
+            window.height,
+            out,
+        ),
         (true, false) => {
             work.columns.prepare(horizontal);
             out.reset(window.width, window.height);
@@ -167,13 +174,7 @@ mod plain {
         }
     }
 
-    pub fn vertical(
-        image: &RgbImage,
-        taps: &Taps,
-        left: usize,
-        origin: usize,
-        out: &mut RgbImage,
-    ) {
+    pub fn vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out: &mut RgbImage) {
         // Sums of a few columns at a time stay in registers.
         const LANES: usize = 32;
         let stride = image.width() * 3;
@@ -201,26 +202,8 @@ mod plain {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::image::noise;
     use super::*;
-
-    /// Pixels that look like noise, the same in every run.
-    fn noise(width: usize, height: usize) -> RgbImage {
-        let mut image = RgbImage::new();
-        image.reset(width, height);
-        let mut state = 0x9e37_79b9_u32;
-        for pixel in image.pixels_mut() {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            // Extremes as well, so that sums reach the ends of their range.
-            *pixel = match state >> 30 {
-                0 => 0,
-                1 => 255,
-                _ => state as u8,
-            };
-        }
-        image
-    }
 
     #[cfg(target_arch = "x86_64")]
     #[test]
@@ -231,7 +214,16 @@ mod tests {
         }
         let mut taps = Taps::new();
         let (mut expected, mut actual) = (RgbImage::new(), RgbImage::new());
-        let sizes = [(640, 224), (1, 5), (2, 1), (7, 3), (3, 40), (1000, 9), (37, 37), (33, 32)];
+        let sizes = [
+            (640, 224),
+            (1, 5),
+            (2, 1),
+            (7, 3),
+            (3, 40),
+            (1000, 9),
+            (37, 37),
+            (33, 32),
+        ];
         for (input, output) in sizes {
             for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
                 for rounding in [Rounding::Pillow, Rounding::Torchvision] {
@@ -282,7 +274,15 @@ mod tests {
                         placed: (0, 0),
                         output: resized,
                     };
-                    resize(&image, &plan, Filter::Bicubic, rounding, true, &mut work, out);
+                    resize(
+                        &image,
+                        &plan,
+                        Filter::Bicubic,
+                        rounding,
+                        true,
+                        &mut work,
+                        out,
+                    );
                 };
                 let all = Window {
                     left: 0,
@@ -300,7 +300,10 @@ mod tests {
                 run(window, &mut part);
                 let mut expected = RgbImage::new();
                 copy(&whole, 9, 7, 20, 11, &mut expected);
-                assert!(expected.pixels() == part.pixels(), "{resized:?} {rounding:?}");
+                assert!(
+                    expected.pixels() == part.pixels(),
+                    "{resized:?} {rounding:?}"
+                );
             }
         }
     }

@@ -166,7 +166,11 @@ impl Taps {
         self.weights.clear();
         self.weights.extend(self.real.iter().map(|&weight| {
             let scaled = weight * one;
-            (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+            (if scaled < 0.0 {
+                scaled - 0.5
+            } else {
+                scaled + 0.5
+            }) as i32
         }));
         self.pack(axis.rounding);
         self.axis = Some(axis);
@@ -320,7 +324,10 @@ mod tests {
                         let (first, weights) = taps.of(i);
                         assert!(first + weights.len() <= input);
                         let error = (weights.iter().sum::<i32>() - one).unsigned_abs() as usize;
-                        assert!(error <= weights.len(), "{filter:?} {input} {output} {error}");
+                        assert!(
+                            error <= weights.len(),
+                            "{filter:?} {input} {output} {error}"
+                        );
                     }
                 }
             }
