@@ -8,11 +8,8 @@ use tessera::preprocess::{DecodeLimits, PreprocessSpec, Preprocessor, Preset};
 /// 640x480, quality 85, 4:2:0, 72 kB.
 const JPEG: &[u8] = include_bytes!("data/china_640x480.jpg");
 
-const PRESETS: [(&str, Preset); 3] = [
-    ("hf", Preset::HuggingFace),
-    ("hf-fast", Preset::HuggingFaceFast),
-    ("tf", Preset::Tensorflow),
-];
+const PRESETS: [(&str, Preset); 3] =
+    [("hf", Preset::HuggingFace), ("hf-fast", Preset::HuggingFaceFast), ("tf", Preset::Tensorflow)];
 
 /// Bytes to tensor, and its two parts as the server reports them.
 fn front_end(criterion: &mut Criterion) {
@@ -27,9 +24,8 @@ fn front_end(criterion: &mut Criterion) {
                 bencher.iter_custom(|rounds| {
                     let mut total = Duration::ZERO;
                     for _ in 0..rounds {
-                        let times = preprocessor
-                            .run(black_box(JPEG), &limits, &mut tensor)
-                            .expect("the picture is sound");
+                        let times =
+                            preprocessor.run(black_box(JPEG), &limits, &mut tensor).expect("the picture is sound");
                         total += match stage {
                             "decode" => times.decode,
                             "resize_normalise" => times.resize,

@@ -1,2 +1,37 @@
-//! Tessera
+//! Tessera: a self-hosted online inference server that speaks the Vertex AI prediction protocol.
+//!
+//! The modules, from the outside in. Each knows only those below it:
+//!
+//! - [`http`]: bytes to requests, outcomes to bytes
+//! - [`admin`]: the operator's port
+//! - [`startup`]: from settings to endpoints
+//! - [`service`]: from a parsed request to predictions
+//! - [`endpoint`]: which deployed model answers
+//! - [`repository`]: models on disk, found, understood, loaded
+//! - [`scheduler`]: the queue of a model: admission, deadlines, batches
+//! - [`engine`]: runs a batch of tensors through a model
+//! - [`task`]: what a model means: instances to tensors, tensors to predictions
+//! - [`preprocess`]: pictures to tensors
+//! - [`protocol`]: wire types and their rules
+//! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
+//!
+//! Beside the path: [`server`] (listeners, readiness, drain), [`observe`] (metrics, logs), [`config`] (settings),
+//! [`cli`] (the commands).
+#![warn(missing_docs)]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod endpoint;
+pub mod engine;
+pub mod http;
+pub mod observe;
 pub mod preprocess;
+pub mod protocol;
+pub mod repository;
+pub mod scheduler;
+pub mod server;
+pub mod service;
+pub mod startup;
+pub mod task;
+pub mod tensor;

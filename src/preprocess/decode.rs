@@ -25,9 +25,7 @@ pub struct DecodeLimits {
 impl Default for DecodeLimits {
     /// 50 megapixels.
     fn default() -> Self {
-        Self {
-            max_pixels: 50_000_000,
-        }
+        Self { max_pixels: 50_000_000 }
     }
 }
 
@@ -54,15 +52,10 @@ pub fn inspect(encoded: &[u8]) -> Result<ImageInfo, ImageError> {
             (outline.width, outline.height)
         }
         _ => guarded(format, || {
-            declared_size(format, encoded)
-                .map_or_else(|| Ok(open(format, encoded)?.dimensions()), Ok)
+            declared_size(format, encoded).map_or_else(|| Ok(open(format, encoded)?.dimensions()), Ok)
         })?,
     };
-    Ok(ImageInfo {
-        format,
-        width,
-        height,
-    })
+    Ok(ImageInfo { format, width, height })
 }
 
 /// Buffers and decoder state that a thread keeps between pictures.
@@ -77,12 +70,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub const fn new() -> Self {
-        Self {
-            jpeg: jpeg::Decoder::new(),
-            image: RgbImage::new(),
-            turned: RgbImage::new(),
-            samples: Vec::new(),
-        }
+        Self { jpeg: jpeg::Decoder::new(), image: RgbImage::new(), turned: RgbImage::new(), samples: Vec::new() }
     }
 
     /// Decodes one picture to RGB8.
@@ -106,15 +94,12 @@ impl Decoder {
                     &mut self.samples,
                     &mut self.image,
                 )?;
-                outline
-                    .exif
-                    .map_or(Orientation::UPRIGHT, Orientation::from_exif)
+                outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif)
             }
             _ => guarded(format, || self.decode_other(format, encoded, spec, limits))?,
         };
         // Pillow turns TIFF upright while it loads it, whatever the caller asked for.
-        let wanted = spec.exif == Exif::Apply
-            || (format == Format::Tiff && spec.reference == Reference::Pillow);
+        let wanted = spec.exif == Exif::Apply || (format == Format::Tiff && spec.reference == Reference::Pillow);
         if wanted && orientation.apply(&self.image, &mut self.turned) {
             return Ok(&self.turned);
         }
@@ -151,41 +136,29 @@ impl Decoder {
         let (width, height) = decoder.dimensions();
         check_pixels(width, height, limits)?;
         if width == 0 || height == 0 {
-            return Err(ImageError::Corrupt {
-                format,
-                detail: "its header declares no pixels",
-            });
+            return Err(ImageError::Corrupt { format, detail: "its header declares no pixels" });
         }
         let (columns, rows) = (width as usize, height as usize);
         let color = decoder.color_type();
         let bytes = columns * rows * usize::from(color.bytes_per_pixel());
         let mut memory = Limits::default();
         memory.max_alloc = Some(bytes as u64 * 3 + CODEC_MEMORY);
-        decoder
-            .set_limits(memory)
-            .map_err(|error| from_codec(format, &error))?;
+        decoder.set_limits(memory).map_err(|error| from_codec(format, &error))?;
         let orientation = match decoder.orientation() {
             Ok(orientation) => Orientation::new(orientation.to_exif().into()),
             Err(_) => Orientation::UPRIGHT,
         };
         self.image.reset(columns, rows);
         if color == ColorType::Rgb8 {
-            decoder
-                .read_image(self.image.pixels_mut())
-                .map_err(|error| from_codec(format, &error))?;
+            decoder.read_image(self.image.pixels_mut()).map_err(|error| from_codec(format, &error))?;
             return Ok(orientation);
         }
         let samples = pixels::grow(&mut self.samples, bytes);
         // Some codecs leave out what their data leaves out.
         samples.fill(0);
-        decoder
-            .read_image(samples)
-            .map_err(|error| from_codec(format, &error))?;
-        to_rgb(color, samples, spec.alpha, self.image.pixels_mut()).ok_or(
-            ImageError::Unsupported {
-                kind: "a picture of this sample format",
-            },
-        )?;
+        decoder.read_image(samples).map_err(|error| from_codec(format, &error))?;
+        to_rgb(color, samples, spec.alpha, self.image.pixels_mut())
+            .ok_or(ImageError::Unsupported { kind: "a picture of this sample format" })?;
         Ok(orientation)
     }
 }
@@ -195,25 +168,16 @@ const CODEC_MEMORY: u64 = 64 << 20;
 
 fn check_pixels(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), ImageError> {
     if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(ImageError::TooManyPixels {
-            width,
-            height,
-            limit: limits.max_pixels,
-        });
+        return Err(ImageError::TooManyPixels { width, height, limit: limits.max_pixels });
     }
     Ok(())
 }
 
 /// Runs a codec so that a panic inside it is an error of this one picture.
-fn guarded<T>(
-    format: Format,
-    run: impl FnOnce() -> Result<T, ImageError>,
-) -> Result<T, ImageError> {
+fn guarded<T>(format: Format, run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     // Buffers that a panic leaves behind hold bytes of no meaning, as they do between pictures.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(ImageError::Corrupt {
-        format,
-        detail: "its data cannot be decoded",
-    }))
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or(Err(ImageError::Corrupt { format, detail: "its data cannot be decoded" }))
 }
 
 fn open<'a>(format: Format, encoded: &'a [u8]) -> Result<Box<dyn ImageDecoder + 'a>, ImageError> {
@@ -245,15 +209,11 @@ fn from_codec(format: Format, error: &CodecError) -> ImageError {
                 _ => "a picture of this kind",
             },
         },
-        CodecError::Limits(_) => ImageError::TooCostly {
-            format,
-            detail: "decoding it would take far more memory than its pixels",
-        },
+        CodecError::Limits(_) => {
+            ImageError::TooCostly { format, detail: "decoding it would take far more memory than its pixels" }
+        }
         error if is_truncation(error) => ImageError::Truncated { format },
-        _ => ImageError::Corrupt {
-            format,
-            detail: "its data cannot be decoded",
-        },
+        _ => ImageError::Corrupt { format, detail: "its data cannot be decoded" },
     }
 }
 
@@ -274,12 +234,7 @@ fn is_truncation(error: &CodecError) -> bool {
 
 /// The size at its fixed place in the header, where the format has one.
 fn declared_size(format: Format, bytes: &[u8]) -> Option<(u32, u32)> {
-    let u16_le = |at: usize| {
-        Some(u32::from(u16::from_le_bytes([
-            *bytes.get(at)?,
-            *bytes.get(at + 1)?,
-        ])))
-    };
+    let u16_le = |at: usize| Some(u32::from(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));
     let u32_be = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     match format {
         Format::Png if bytes.get(12..16)? == b"IHDR" => Some((u32_be(16)?, u32_be(20)?)),
@@ -310,11 +265,7 @@ fn png_is_complete(bytes: &[u8]) -> bool {
 /// Whether a second frame follows the first. Only the blocks are walked, nothing is decompressed.
 fn gif_is_animated(bytes: &[u8]) -> bool {
     let color_table = |packed: u8| {
-        if packed & 0x80 != 0 {
-            3 << ((packed & 7) + 1)
-        } else {
-            0
-        }
+        if packed & 0x80 != 0 { 3 << ((packed & 7) + 1) } else { 0 }
     };
     let Some(&packed) = bytes.get(10) else {
         return false;
@@ -358,14 +309,12 @@ fn to_rgb(color: ColorType, samples: &[u8], alpha: Alpha, rgb: &mut [u8]) -> Opt
         // Sixteen bits keep their upper byte.
         ColorType::L16 => each::<2>(samples, rgb, |s| [high(s, 0); 3]),
         ColorType::La16 => {
-            each::<4>(samples, rgb, |s| {
-                flatten([high(s, 0); 3], high(s, 1), white)
-            });
+            each::<4>(samples, rgb, |s| flatten([high(s, 0); 3], high(s, 1), white));
         }
         ColorType::Rgb16 => each::<6>(samples, rgb, |s| [high(s, 0), high(s, 1), high(s, 2)]),
-        ColorType::Rgba16 => each::<8>(samples, rgb, |s| {
-            flatten([high(s, 0), high(s, 1), high(s, 2)], high(s, 3), white)
-        }),
+        ColorType::Rgba16 => {
+            each::<8>(samples, rgb, |s| flatten([high(s, 0), high(s, 1), high(s, 2)], high(s, 3), white))
+        }
         _ => return None,
     }
     Some(())
@@ -407,10 +356,7 @@ mod tests {
 
     #[test]
     fn sixteen_bits_keep_the_upper_byte() {
-        let samples: Vec<u8> = [0x12ff_u16, 0xff80, 0x0080]
-            .iter()
-            .flat_map(|v| v.to_ne_bytes())
-            .collect();
+        let samples: Vec<u8> = [0x12ff_u16, 0xff80, 0x0080].iter().flat_map(|v| v.to_ne_bytes()).collect();
         let mut rgb = [0; 3];
         to_rgb(ColorType::Rgb16, &samples, Alpha::Drop, &mut rgb).unwrap();
         assert_eq!(rgb, [0x12, 0xff, 0]);

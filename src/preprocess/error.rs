@@ -85,15 +85,7 @@ pub enum SpecError {
 }
 
 impl SpecError {
-    pub(super) fn key(
-        key: impl Into<String>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self::Key {
-            key: key.into(),
-            problem: problem.into(),
-            remedy: remedy.into(),
-        }
+    pub(super) fn key(key: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Key { key: key.into(), problem: problem.into(), remedy: remedy.into() }
     }
 }

@@ -60,19 +60,11 @@ fn find(exif: &[u8]) -> Option<u16> {
     };
     let u16_at = |at: usize| {
         let bytes: [u8; 2] = exif.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if little {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        })
+        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
     };
     let u32_at = |at: usize| {
         let (first, second) = (u32::from(u16_at(at)?), u32::from(u16_at(at + 2)?));
-        Some(if little {
-            second << 16 | first
-        } else {
-            first << 16 | second
-        })
+        Some(if little { second << 16 | first } else { first << 16 | second })
     };
     let directory = usize::try_from(u32_at(4)?).ok()?;
     let entries = usize::from(u16_at(directory)?);
@@ -110,15 +102,7 @@ mod tests {
         image.pixels_mut().copy_from_slice(&[1, 1, 1, 2, 2, 2]);
         let mut out = RgbImage::new();
         assert!(!Orientation::UPRIGHT.apply(&image, &mut out));
-        for (value, width, first) in [
-            (2, 2, 2),
-            (3, 2, 2),
-            (4, 2, 1),
-            (5, 1, 1),
-            (6, 1, 1),
-            (7, 1, 2),
-            (8, 1, 2),
-        ] {
+        for (value, width, first) in [(2, 2, 2), (3, 2, 2), (4, 2, 1), (5, 1, 1), (6, 1, 1), (7, 1, 2), (8, 1, 2)] {
             assert!(Orientation(value).apply(&image, &mut out));
             assert_eq!((out.width(), out.pixels()[0]), (width, first), "{value}");
         }

@@ -55,9 +55,7 @@ pub fn sniff(bytes: &[u8]) -> Result<Format, ImageError> {
     if let Some(kind) = unsupported(bytes) {
         return Err(ImageError::Unsupported { kind });
     }
-    Err(ImageError::NotAnImage {
-        looks_like: describe(bytes),
-    })
+    Err(ImageError::NotAnImage { looks_like: describe(bytes) })
 }
 
 fn supported(bytes: &[u8]) -> Option<Format> {
@@ -67,21 +65,7 @@ fn supported(bytes: &[u8]) -> Option<Format> {
         [0xff, 0xd8] => Some(Format::Jpeg),
         [0x89, b'P', b'N', b'G', ..] => Some(Format::Png),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Format::Gif),
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Some(Format::WebP),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Format::Tiff),
         _ if is_bmp(bytes) => Some(Format::Bmp),
         _ => None,
@@ -90,27 +74,17 @@ fn supported(bytes: &[u8]) -> Option<Format> {
 
 /// `BM` alone could begin a text; the size of the second header, at byte 14, has few values.
 fn is_bmp(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"BM")
-        && matches!(
-            bytes.get(14..18),
-            Some([12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])
-        )
+    bytes.starts_with(b"BM") && matches!(bytes.get(14..18), Some([12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0]))
 }
 
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
-    if let Some(brand) = (bytes.get(4..8) == Some(b"ftyp"))
-        .then(|| bytes.get(8..12))
-        .flatten()
-    {
+    if let Some(brand) = (bytes.get(4..8) == Some(b"ftyp")).then(|| bytes.get(8..12)).flatten() {
         return Some(match brand {
             b"avif" | b"avis" => "AVIF",
             b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" | b"hevm" | b"hevs" => "HEIC",
             // The generic brands: the list of compatible ones says which codec it is.
             b"mif1" | b"msf1" | b"miaf" => {
-                if bytes
-                    .get(16..64.min(bytes.len()))
-                    .is_some_and(|rest| rest.chunks_exact(4).any(|b| b == b"avif"))
-                {
+                if bytes.get(16..64.min(bytes.len())).is_some_and(|rest| rest.chunks_exact(4).any(|b| b == b"avif")) {
                     "AVIF"
                 } else {
                     "HEIF"
@@ -160,20 +134,13 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
 fn is_svg(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(1024)];
     let head = text_start(head);
-    let has = |needle: &[u8]| {
-        head.windows(needle.len())
-            .any(|w| w.eq_ignore_ascii_case(needle))
-    };
-    head.starts_with(b"<svg")
-        || ((head.starts_with(b"<?xml") || head.starts_with(b"<!")) && has(b"<svg"))
+    let has = |needle: &[u8]| head.windows(needle.len()).any(|w| w.eq_ignore_ascii_case(needle));
+    head.starts_with(b"<svg") || ((head.starts_with(b"<?xml") || head.starts_with(b"<!")) && has(b"<svg"))
 }
 
 /// Skips a byte order mark and blanks.
 fn text_start(bytes: &[u8]) -> &[u8] {
-    bytes
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(bytes)
-        .trim_ascii_start()
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start()
 }
 
 /// Says what bytes that are no image look like, so that the sender finds the mistake.
@@ -181,15 +148,9 @@ fn describe(bytes: &[u8]) -> String {
     const MAGIC: &[(&[u8], &str)] = &[
         (b"\x1f\x8b", "it is gzip data; send the image itself"),
         (b"PK\x03\x04", "it is a ZIP archive; send the image itself"),
-        (
-            b"\x28\xb5\x2f\xfd",
-            "it is Zstandard data; send the image itself",
-        ),
+        (b"\x28\xb5\x2f\xfd", "it is Zstandard data; send the image itself"),
         (b"BZh", "it is bzip2 data; send the image itself"),
-        (
-            b"\x93NUMPY",
-            "it is a NumPy array file; send an encoded image",
-        ),
+        (b"\x93NUMPY", "it is a NumPy array file; send an encoded image"),
         (b"\x7fELF", "it is a program"),
         (b"ID3", "it is audio"),
         (b"OggS", "it is audio or video"),
@@ -199,29 +160,16 @@ fn describe(bytes: &[u8]) -> String {
     }
     let head = &bytes[..bytes.len().min(64)];
     let text = text_start(head);
-    let starts = |prefix: &[u8]| {
-        text.get(..prefix.len())
-            .is_some_and(|s| s.eq_ignore_ascii_case(prefix))
-    };
+    let starts = |prefix: &[u8]| text.get(..prefix.len()).is_some_and(|s| s.eq_ignore_ascii_case(prefix));
     const URLS: &[&str] = &["http://", "https://", "gs://", "s3://", "ftp://", "file://"];
     if let Some(scheme) = URLS.iter().find(|scheme| starts(scheme.as_bytes())) {
-        return format!(
-            "it is a {scheme} URL, and URLs are never fetched; send the bytes of the image"
-        );
+        return format!("it is a {scheme} URL, and URLs are never fetched; send the bytes of the image");
     }
     if starts(b"data:") {
         return "it is a data: URL; send only the base64 after its comma".to_owned();
     }
     // How the base64 text of JPEG, PNG, GIF, WebP and TIFF begins.
-    const ENCODED: &[&[u8]] = &[
-        b"/9j/",
-        b"_9j_",
-        b"iVBORw0KGgo",
-        b"R0lGOD",
-        b"UklGR",
-        b"SUkqA",
-        b"TU0AK",
-    ];
+    const ENCODED: &[&[u8]] = &[b"/9j/", b"_9j_", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK"];
     if ENCODED.iter().any(|prefix| text.starts_with(prefix)) {
         return "it is base64 text once more; encode the image only once".to_owned();
     }
@@ -241,22 +189,17 @@ fn describe(bytes: &[u8]) -> String {
         return "its bytes are all zero".to_owned();
     }
     let hex: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    format!(
-        "it begins with the bytes {}, which no known image format does",
-        hex.join(" ")
-    )
+    format!("it begins with the bytes {}, which no known image format does", hex.join(" "))
 }
 
 /// Valid UTF-8 (but for a character cut at the end) without control characters.
 fn is_text(head: &[u8]) -> bool {
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
-        Err(error) if error.error_len().is_none() => {
-            match std::str::from_utf8(&head[..error.valid_up_to()]) {
-                Ok(text) => text,
-                Err(_) => return false,
-            }
-        }
+        Err(error) if error.error_len().is_none() => match std::str::from_utf8(&head[..error.valid_up_to()]) {
+            Ok(text) => text,
+            Err(_) => return false,
+        },
         Err(_) => return false,
     };
     !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !c.is_whitespace())
@@ -284,10 +227,7 @@ mod tests {
             (b"%PDF-1.7", "PDF"),
         ] {
             let text = message(bytes);
-            assert!(
-                text.starts_with(&format!("{name} is not supported")),
-                "{text}"
-            );
+            assert!(text.starts_with(&format!("{name} is not supported")), "{text}");
         }
     }
 
@@ -305,23 +245,14 @@ mod tests {
             (b"\x01\x02\x03\xff\xfe", "01 02 03 ff fe"),
         ] {
             let text = message(bytes);
-            assert!(
-                text.starts_with("not an image: ") && text.contains(part),
-                "{text}"
-            );
+            assert!(text.starts_with("not an image: ") && text.contains(part), "{text}");
         }
         assert_eq!(sniff(b""), Err(ImageError::Empty));
     }
 
     #[test]
     fn long_input_is_not_repeated() {
-        let text = message(
-            &b"gs://"
-                .iter()
-                .copied()
-                .chain([b'x'; 5000])
-                .collect::<Vec<_>>(),
-        );
+        let text = message(&b"gs://".iter().copied().chain([b'x'; 5000]).collect::<Vec<_>>());
         assert!(text.len() < 200, "{text}");
     }
 }

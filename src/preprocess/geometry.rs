@@ -65,28 +65,12 @@ pub(super) struct Window {
 
 impl Plan {
     /// Plans for a picture of `width` x `height` pixels.
-    pub fn new(
-        resize: Resize,
-        crop: Option<Crop>,
-        offset: CropOffset,
-        width: usize,
-        height: usize,
-    ) -> Self {
+    pub fn new(resize: Resize, crop: Option<Crop>, offset: CropOffset, width: usize, height: usize) -> Self {
         let resized = resized(resize, width, height);
         let output = crop.map_or(resized, |crop| (crop.width as usize, crop.height as usize));
         let (left, columns, x) = centre(resized.0, output.0, offset);
         let (top, rows, y) = centre(resized.1, output.1, offset);
-        Self {
-            resized,
-            window: Window {
-                left,
-                top,
-                width: columns,
-                height: rows,
-            },
-            placed: (x, y),
-            output,
-        }
+        Self { resized, window: Window { left, top, width: columns, height: rows }, placed: (x, y), output }
     }
 
     /// Whether the window leaves a part of the tensor open.
@@ -110,11 +94,7 @@ fn resized(resize: Resize, width: usize, height: usize) -> (usize, usize) {
                 new_long = longest;
             }
             let (short, long) = (new_short as usize, new_long as usize);
-            if width <= height {
-                (short, long)
-            } else {
-                (long, short)
-            }
+            if width <= height { (short, long) } else { (long, short) }
         }
     }
 }
@@ -163,14 +143,8 @@ mod tests {
 
     #[test]
     fn an_extreme_picture_asks_for_the_crop_only() {
-        let resize = Resize::ShortestEdge {
-            edge: 224,
-            longest: None,
-        };
-        let crop = Crop {
-            height: 224,
-            width: 224,
-        };
+        let resize = Resize::ShortestEdge { edge: 224, longest: None };
+        let crop = Crop { height: 224, width: 224 };
         let plan = Plan::new(resize, Some(crop), CropOffset::Floor, 1, 65_535);
         assert_eq!(plan.resized, (224, 224 * 65_535));
         assert_eq!((plan.window.width, plan.window.height), (224, 224));

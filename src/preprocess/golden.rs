@@ -29,15 +29,10 @@ fn sha256(bytes: &[u8]) -> String {
 fn levels(golden: &Value) -> (Vec<f32>, f32) {
     let file = root().join(golden["file"].as_str().unwrap());
     match ::image::open(file).unwrap() {
-        ::image::DynamicImage::ImageRgb8(image) => {
-            (image.into_raw().into_iter().map(f32::from).collect(), 0.0)
-        }
+        ::image::DynamicImage::ImageRgb8(image) => (image.into_raw().into_iter().map(f32::from).collect(), 0.0),
         ::image::DynamicImage::ImageRgb16(image) => {
             let values = image.into_raw().into_iter();
-            (
-                values.map(|v| f32::from(v) / 256.0).collect(),
-                1.0 / 512.0 + 5e-5,
-            )
+            (values.map(|v| f32::from(v) / 256.0).collect(), 1.0 / 512.0 + 5e-5)
         }
         other => panic!("unexpected {:?}", other.color()),
     }
@@ -53,25 +48,14 @@ struct Reference {
 impl Reference {
     fn new(kind: &'static str, spec: PreprocessSpec) -> Self {
         let normalise = spec.normalise.unwrap();
-        Self {
-            kind,
-            spec,
-            mean: normalise.mean.map(|v| v as f32),
-            std: normalise.std.map(|v| v as f32),
-        }
+        Self { kind, spec, mean: normalise.mean.map(|v| v as f32), std: normalise.std.map(|v| v as f32) }
     }
 }
 
 fn references() -> Vec<Reference> {
     let hf = PreprocessSpec::from_preset(Preset::HuggingFace);
-    let crop = Crop {
-        height: 224,
-        width: 224,
-    };
-    let shortest = |edge| Resize::ShortestEdge {
-        edge,
-        longest: None,
-    };
+    let crop = Crop { height: 224, width: 224 };
+    let shortest = |edge| Resize::ShortestEdge { edge, longest: None };
     let mut timm = hf;
     timm.resize = shortest(248);
     timm.crop = Some(crop);
@@ -93,10 +77,7 @@ fn references() -> Vec<Reference> {
     vec![
         Reference::new("tf", PreprocessSpec::from_preset(Preset::Tensorflow)),
         Reference::new("pil", hf),
-        Reference::new(
-            "hf_fast",
-            PreprocessSpec::from_preset(Preset::HuggingFaceFast),
-        ),
+        Reference::new("hf_fast", PreprocessSpec::from_preset(Preset::HuggingFaceFast)),
         Reference::new("timm", timm),
         Reference::new("clip", clip),
         Reference::new("pil_pipeline", pipeline),
@@ -112,17 +93,10 @@ fn deviates_on_purpose(entry: &Value, kind: &str) -> bool {
 #[test]
 fn tensors_are_equal_to_the_references() {
     let manifest = manifest();
-    let probe_at: Vec<[usize; 3]> =
-        serde_json::from_value(manifest["probe_index_cyx"].clone()).unwrap();
+    let probe_at: Vec<[usize; 3]> = serde_json::from_value(manifest["probe_index_cyx"].clone()).unwrap();
     let mut compared = 0;
     let mut wrong = Vec::new();
-    for Reference {
-        kind,
-        spec,
-        mean,
-        std,
-    } in references()
-    {
+    for Reference { kind, spec, mean, std } in references() {
         let preprocessor = Preprocessor::new(spec).unwrap();
         let mut tensor = vec![f32::NAN; preprocessor.output_len()];
         let (mut images, mut worst, mut worst_mean, mut probes) = (0, 0.0_f32, 0.0_f64, 0);
@@ -132,9 +106,7 @@ fn tensors_are_equal_to_the_references() {
                 continue;
             }
             tensor.fill(f32::NAN);
-            preprocessor
-                .run(&bytes(entry), &DecodeLimits::default(), &mut tensor)
-                .unwrap();
+            preprocessor.run(&bytes(entry), &DecodeLimits::default(), &mut tensor).unwrap();
             let (expected, tolerance) = levels(golden);
             let (mut max, mut sum) = (0.0_f32, 0.0_f64);
             for (i, expected) in expected.iter().enumerate() {
@@ -163,18 +135,12 @@ fn tensors_are_equal_to_the_references() {
             worst_mean = worst_mean.max(sum / expected.len() as f64);
             images += 1;
         }
-        println!(
-            "{kind}: {images} images, max {worst}, worst mean {worst_mean:.5}, {probes} probes"
-        );
+        println!("{kind}: {images} images, max {worst}, worst mean {worst_mean:.5}, {probes} probes");
         assert!(images > 0 && probes >= images * 48);
         compared += images;
     }
     assert_eq!(compared, 131, "no reference is left out");
-    assert!(
-        wrong.is_empty(),
-        "{}",
-        wrong[..wrong.len().min(20)].join("\n")
-    );
+    assert!(wrong.is_empty(), "{}", wrong[..wrong.len().min(20)].join("\n"));
 }
 
 #[test]
@@ -182,10 +148,9 @@ fn decoded_pixels_are_equal_to_the_references() {
     let mut compared = 0;
     let mut decoder = decode::Decoder::new();
     for entry in manifest()["images"].as_array().unwrap() {
-        for (key, preset) in [
-            ("pil_decoded_rgb_sha256", Preset::HuggingFace),
-            ("tf_decoded_rgb_sha256", Preset::Tensorflow),
-        ] {
+        for (key, preset) in
+            [("pil_decoded_rgb_sha256", Preset::HuggingFace), ("tf_decoded_rgb_sha256", Preset::Tensorflow)]
+        {
             let Some(expected) = entry[key].as_str() else {
                 continue;
             };
@@ -193,9 +158,7 @@ fn decoded_pixels_are_equal_to_the_references() {
                 continue;
             }
             let spec = PreprocessSpec::from_preset(preset);
-            let image = decoder
-                .decode(&bytes(entry), &spec.decode, &DecodeLimits::default())
-                .unwrap();
+            let image = decoder.decode(&bytes(entry), &spec.decode, &DecodeLimits::default()).unwrap();
             assert_eq!(sha256(image.pixels()), expected, "{key} {}", entry["name"]);
             compared += 1;
         }
@@ -209,28 +172,20 @@ fn broken_inputs_are_refused_by_name() {
     let mut tensor = vec![0.0; preprocessor.output_len()];
     let mut messages = Vec::new();
     for entry in manifest()["errors"].as_array().unwrap() {
-        let error = preprocessor
-            .run(&bytes(entry), &DecodeLimits::default(), &mut tensor)
-            .unwrap_err();
+        let error = preprocessor.run(&bytes(entry), &DecodeLimits::default(), &mut tensor).unwrap_err();
         messages.push((entry["name"].as_str().unwrap().to_owned(), error));
     }
     let error = |name: &str| &messages.iter().find(|(n, _)| n == name).unwrap().1;
     assert_eq!(messages.len(), 7);
     assert_eq!(*error("empty.bin"), ImageError::Empty);
     assert!(error("text.txt").to_string().contains("text"));
-    for (name, format) in [
-        ("truncated_half.jpg", Format::Jpeg),
-        ("truncated_header.jpg", Format::Jpeg),
-        ("truncated.png", Format::Png),
-    ] {
+    for (name, format) in
+        [("truncated_half.jpg", Format::Jpeg), ("truncated_header.jpg", Format::Jpeg), ("truncated.png", Format::Png)]
+    {
         assert_eq!(*error(name), ImageError::Truncated { format }, "{name}");
     }
     for (name, side) in [("bomb_65500.jpg", 65_500), ("bomb_50000.png", 50_000)] {
-        let expected = ImageError::TooManyPixels {
-            width: side,
-            height: side,
-            limit: 50_000_000,
-        };
+        let expected = ImageError::TooManyPixels { width: side, height: side, limit: 50_000_000 };
         assert_eq!(*error(name), expected);
     }
 }
@@ -238,8 +193,7 @@ fn broken_inputs_are_refused_by_name() {
 #[test]
 fn every_format_decodes_as_pillow_does() {
     let formats = root().join("formats");
-    let manifest: Value =
-        serde_json::from_slice(&std::fs::read(formats.join("formats.json")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&std::fs::read(formats.join("formats.json")).unwrap()).unwrap();
     let spec = PreprocessSpec::default();
     let mut decoder = decode::Decoder::new();
     let mut wrong = Vec::new();
@@ -265,19 +219,12 @@ fn threads_and_earlier_pictures_leave_no_trace() {
     let preprocessor = Preprocessor::new(PreprocessSpec::default()).unwrap();
     let run = |bytes: &[u8]| {
         let mut tensor = vec![0.0; preprocessor.output_len()];
-        preprocessor
-            .run(bytes, &DecodeLimits::default(), &mut tensor)
-            .map(|_| tensor)
+        preprocessor.run(bytes, &DecodeLimits::default(), &mut tensor).map(|_| tensor)
     };
-    let inputs: Vec<_> = ["images", "errors"]
-        .iter()
-        .flat_map(|key| manifest[key].as_array().unwrap())
-        .map(bytes)
-        .collect();
-    let alone: Vec<_> = inputs
-        .iter()
-        .map(|input| std::thread::scope(|scope| scope.spawn(|| run(input)).join().unwrap()))
-        .collect();
+    let inputs: Vec<_> =
+        ["images", "errors"].iter().flat_map(|key| manifest[key].as_array().unwrap()).map(bytes).collect();
+    let alone: Vec<_> =
+        inputs.iter().map(|input| std::thread::scope(|scope| scope.spawn(|| run(input)).join().unwrap())).collect();
     std::thread::scope(|scope| {
         for start in [0, 7, 13] {
             let (inputs, alone, run) = (&inputs, &alone, &run);

@@ -37,10 +37,7 @@ impl Random {
 
 fn small() -> Preprocessor {
     let mut spec = PreprocessSpec::default();
-    spec.resize = Resize::Exact {
-        height: 8,
-        width: 8,
-    };
+    spec.resize = Resize::Exact { height: 8, width: 8 };
     spec.decode.exif = Exif::Apply;
     Preprocessor::new(spec).unwrap()
 }
@@ -48,9 +45,7 @@ fn small() -> Preprocessor {
 #[test]
 fn mutations_never_panic() {
     let preprocessor = small();
-    let limits = DecodeLimits {
-        max_pixels: 2_000_000,
-    };
+    let limits = DecodeLimits { max_pixels: 2_000_000 };
     let mut tensor = vec![0.0; preprocessor.output_len()];
     let mut random = Random(0x7e55_e7a1);
     for (name, bytes) in inputs() {
@@ -64,11 +59,7 @@ fn mutations_never_panic() {
             }
             for _ in 0..=random.below(4) {
                 // Headers are the interesting part.
-                let end = if round % 2 == 0 {
-                    bytes.len().min(64)
-                } else {
-                    bytes.len()
-                };
+                let end = if round % 2 == 0 { bytes.len().min(64) } else { bytes.len() };
                 let at = random.below(end);
                 bytes[at] = match random.below(3) {
                     0 => 0xff,
@@ -105,18 +96,10 @@ fn a_cut_jpeg_or_png_is_truncated_wherever_it_is_cut() {
             Err(error) => panic!("{name}: {error}"),
         };
         let end = end.unwrap() + 2;
-        let cuts = (0..12)
-            .map(|_| 8 + random.below(end - 9))
-            .chain([end - 1, end - 2]);
+        let cuts = (0..12).map(|_| 8 + random.below(end - 9)).chain([end - 1, end - 2]);
         for cut in cuts.collect::<Vec<_>>() {
-            let error = preprocessor
-                .run(&bytes[..cut], &DecodeLimits::default(), &mut tensor)
-                .unwrap_err();
-            assert!(
-                matches!(error, ImageError::Truncated { .. }),
-                "{name} cut at {cut} of {}: {error}",
-                bytes.len()
-            );
+            let error = preprocessor.run(&bytes[..cut], &DecodeLimits::default(), &mut tensor).unwrap_err();
+            assert!(matches!(error, ImageError::Truncated { .. }), "{name} cut at {cut} of {}: {error}", bytes.len());
         }
     }
 }
@@ -128,19 +111,12 @@ fn a_claimed_size_is_refused_before_it_costs_anything() {
     let limits = DecodeLimits { max_pixels: 100 };
     for (name, bytes) in inputs() {
         let start = Instant::now();
-        let (Err(error), Ok(info)) = (
-            preprocessor.run(&bytes, &limits, &mut tensor),
-            inspect(&bytes),
-        ) else {
+        let (Err(error), Ok(info)) = (preprocessor.run(&bytes, &limits, &mut tensor), inspect(&bytes)) else {
             assert!(inspect(&bytes).is_err() || name == "one_px.jpg", "{name}");
             continue;
         };
         if name != "truncated.png" {
-            let expected = ImageError::TooManyPixels {
-                width: info.width,
-                height: info.height,
-                limit: 100,
-            };
+            let expected = ImageError::TooManyPixels { width: info.width, height: info.height, limit: 100 };
             assert_eq!(error, expected, "{name}");
         }
         assert!(start.elapsed().as_secs() < 2, "{name}");
@@ -149,18 +125,10 @@ fn a_claimed_size_is_refused_before_it_costs_anything() {
 
 #[test]
 fn a_progressive_bomb_of_scans_is_refused() {
-    let picture = inputs()
-        .into_iter()
-        .find(|(name, _)| name == "coffee_progressive.jpg")
-        .unwrap()
-        .1;
+    let picture = inputs().into_iter().find(|(name, _)| name == "coffee_progressive.jpg").unwrap().1;
     let first = picture.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
-    let scan_end = first
-        + 2
-        + picture[first + 2..]
-            .windows(2)
-            .position(|w| w == [0xff, 0xc4] || w == [0xff, 0xda])
-            .unwrap();
+    let scan_end =
+        first + 2 + picture[first + 2..].windows(2).position(|w| w == [0xff, 0xc4] || w == [0xff, 0xda]).unwrap();
     let mut bomb = picture[..scan_end].to_vec();
     for _ in 0..2000 {
         bomb.extend(&picture[first..scan_end]);
@@ -169,9 +137,7 @@ fn a_progressive_bomb_of_scans_is_refused() {
     let preprocessor = small();
     let mut tensor = vec![0.0; preprocessor.output_len()];
     let start = Instant::now();
-    let error = preprocessor
-        .run(&bomb, &DecodeLimits::default(), &mut tensor)
-        .unwrap_err();
+    let error = preprocessor.run(&bomb, &DecodeLimits::default(), &mut tensor).unwrap_err();
     assert!(matches!(error, ImageError::TooCostly { .. }), "{error}");
     assert!(start.elapsed().as_secs() < 2);
 }

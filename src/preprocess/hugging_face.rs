@@ -11,10 +11,7 @@ use serde_json::{Map, Value};
 
 const STANDARD: ([f64; 3], [f64; 3]) = ([0.5; 3], [0.5; 3]);
 const IMAGENET: ([f64; 3], [f64; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-const CLIP: ([f64; 3], [f64; 3]) = (
-    [0.48145466, 0.4578275, 0.40821073],
-    [0.26862954, 0.26130258, 0.27577711],
-);
+const CLIP: ([f64; 3], [f64; 3]) = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
 
 /// How a class reads `size`.
 #[derive(Clone, Copy, PartialEq)]
@@ -48,14 +45,7 @@ const fn class(
     crop: Option<u32>,
     statistics: ([f64; 3], [f64; 3]),
 ) -> Class {
-    Class {
-        name,
-        sizing,
-        filter,
-        crop,
-        statistics,
-        convert_rgb: false,
-    }
+    Class { name, sizing, filter, crop, statistics, convert_rgb: false }
 }
 
 /// Image classifiers' classes, without the endings that are stripped.
@@ -67,39 +57,15 @@ const CLASSES: &[Class] = {
         class("DeiT", Square(256), Bicubic, Some(224), STANDARD),
         class("Beit", Square(224), Bicubic, None, STANDARD),
         class("Siglip", Square(224), Bicubic, None, STANDARD),
-        Class {
-            convert_rgb: true,
-            ..class("CLIP", Shortest(224), Bicubic, Some(224), CLIP)
-        },
-        Class {
-            convert_rgb: true,
-            ..class("Bit", Shortest(224), Bicubic, Some(224), CLIP)
-        },
-        class(
-            "ConvNext",
-            CropPct(384, 0.875, 384),
-            Bicubic,
-            None,
-            STANDARD,
-        ),
-        class(
-            "PoolFormer",
-            CropPct(224, 0.9, u32::MAX),
-            Bicubic,
-            Some(224),
-            IMAGENET,
-        ),
+        Class { convert_rgb: true, ..class("CLIP", Shortest(224), Bicubic, Some(224), CLIP) },
+        Class { convert_rgb: true, ..class("Bit", Shortest(224), Bicubic, Some(224), CLIP) },
+        class("ConvNext", CropPct(384, 0.875, 384), Bicubic, None, STANDARD),
+        class("PoolFormer", CropPct(224, 0.9, u32::MAX), Bicubic, Some(224), IMAGENET),
         class("Levit", Levit(224), Bicubic, Some(224), IMAGENET),
         class("MobileNetV1", Shortest(256), Bilinear, Some(224), STANDARD),
         class("MobileNetV2", Shortest(256), Bilinear, Some(224), STANDARD),
         class("MobileViT", Shortest(224), Bilinear, Some(256), STANDARD),
-        class(
-            "EfficientFormer",
-            Shortest(224),
-            Bicubic,
-            Some(224),
-            IMAGENET,
-        ),
+        class("EfficientFormer", Shortest(224), Bicubic, Some(224), IMAGENET),
         class("EfficientNet", Square(346), Bicubic, None, STANDARD),
         class("Pvt", Square(224), Bilinear, None, IMAGENET),
         class("Segformer", Square(512), Bilinear, None, IMAGENET),
@@ -120,8 +86,7 @@ impl PreprocessSpec {
 
     /// As [`Self::from_hugging_face`], without the check that the settings go together.
     pub(super) fn read_hugging_face(text: &str, preset: Preset) -> Result<Self, SpecError> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| SpecError::Json(error.to_string()))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| SpecError::Json(error.to_string()))?;
         let Value::Object(mut object) = value else {
             return Err(SpecError::Json("it is not a JSON object".to_owned()));
         };
@@ -176,9 +141,7 @@ impl File<'_> {
         if let Some(number) = value.as_f64() {
             return Ok(Some([number; 3]));
         }
-        let numbers: Option<Vec<f64>> = value
-            .as_array()
-            .and_then(|list| list.iter().map(Value::as_f64).collect());
+        let numbers: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
         match numbers.as_deref() {
             Some(&[r, g, b]) => Ok(Some([r, g, b])),
             Some(&[grey]) => Ok(Some([grey; 3])),
@@ -206,23 +169,13 @@ impl File<'_> {
         // Any other class is taken at its word, where the file leaves no default to be guessed.
         let given = ["size", "resample", "image_mean", "image_std"];
         if name != "TimmWrapper" && given.iter().all(|key| self.get(key).is_some()) {
-            return Ok(class(
-                "",
-                Sizing::Shortest(224),
-                Filter::Bilinear,
-                None,
-                STANDARD,
-            ));
+            return Ok(class("", Sizing::Shortest(224), Filter::Bilinear, None, STANDARD));
         }
         let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
         Err(SpecError::key(
             key,
             format!("the defaults of `{}` are not known", shorten(full)),
-            format!(
-                "give {} in the file, or use one of {}",
-                given.join(", "),
-                known.join(", ")
-            ),
+            format!("give {} in the file, or use one of {}", given.join(", "), known.join(", ")),
         ))
     }
 
@@ -262,26 +215,21 @@ impl File<'_> {
         };
         let crop = crop_size.map(|(height, width)| Crop { height, width });
         let cropped = self.flag("do_center_crop")?.unwrap_or(class.crop.is_some());
-        spec.crop = if cropped {
-            Some(crop.ok_or_else(|| {
-                SpecError::key(
-                    "crop_size",
-                    "it is missing",
-                    "give it, or set do_center_crop false",
-                )
-            })?)
-        } else {
-            None
-        };
+        spec.crop =
+            if cropped {
+                Some(crop.ok_or_else(|| {
+                    SpecError::key("crop_size", "it is missing", "give it, or set do_center_crop false")
+                })?)
+            } else {
+                None
+            };
         if !self.flag("do_resize")?.unwrap_or(true) {
             spec.resize = Resize::None;
             return Ok(());
         }
         let (default, square) = match class.sizing {
             Sizing::Square(side) => (side, true),
-            Sizing::Shortest(side) | Sizing::CropPct(side, ..) | Sizing::Levit(side) => {
-                (side, false)
-            }
+            Sizing::Shortest(side) | Sizing::CropPct(side, ..) | Sizing::Levit(side) => (side, false),
         };
         spec.resize = match self.get("size") {
             None if square => exact(default, default),
@@ -303,10 +251,7 @@ impl File<'_> {
                 }
                 spec.resize = shortest((f64::from(edge) / crop_pct) as u32);
                 if spec.crop.is_none() {
-                    spec.crop = Some(Crop {
-                        height: edge,
-                        width: edge,
-                    });
+                    spec.crop = Some(Crop { height: edge, width: edge });
                 }
             }
             Sizing::CropPct(..) => spec.resize = exact(edge, edge),
@@ -327,11 +272,7 @@ impl File<'_> {
         let efficientnet = class.name == "EfficientNet";
         spec.rescale_offset = self.flag("rescale_offset")?.unwrap_or(false);
         if spec.rescale_offset && !efficientnet {
-            return Err(SpecError::key(
-                "rescale_offset",
-                "it is known for EfficientNet only",
-                "set it to false",
-            ));
+            return Err(SpecError::key("rescale_offset", "it is known for EfficientNet only", "set it to false"));
         }
         let mobilevit = class.name == "MobileViT";
         spec.normalise = if self.flag("do_normalize")?.unwrap_or(!mobilevit) {
@@ -356,10 +297,7 @@ fn exact(height: u32, width: u32) -> Resize {
 }
 
 fn shortest(edge: u32) -> Resize {
-    Resize::ShortestEdge {
-        edge,
-        longest: None,
-    }
+    Resize::ShortestEdge { edge, longest: None }
 }
 
 fn filter(value: &Value) -> Result<Filter, SpecError> {
@@ -397,45 +335,26 @@ fn sides(value: &Value, key: &str) -> Result<(u32, u32), SpecError> {
     match (get("height"), get("width"), get("shortest_edge")) {
         (Some(height), Some(width), _) => Ok((height, width)),
         (None, None, Some(edge)) => Ok((edge, edge)),
-        _ => Err(unexpected(
-            key,
-            value,
-            "a number or {\"height\", \"width\"}",
-        )),
+        _ => Err(unexpected(key, value, "a number or {\"height\", \"width\"}")),
     }
 }
 
 fn size(value: &Value, square: bool) -> Result<Resize, SpecError> {
     if let Some(side) = side(value) {
-        return Ok(if square {
-            exact(side, side)
-        } else {
-            shortest(side)
-        });
+        return Ok(if square { exact(side, side) } else { shortest(side) });
     }
     let get = |name: &str| value.get(name).and_then(side);
     if let Some(edge) = get("shortest_edge") {
-        return Ok(Resize::ShortestEdge {
-            edge,
-            longest: get("longest_edge"),
-        });
+        return Ok(Resize::ShortestEdge { edge, longest: get("longest_edge") });
     }
     match sides(value, "size") {
         Ok((height, width)) => Ok(exact(height, width)),
-        Err(_) => Err(unexpected(
-            "size",
-            value,
-            "a number, {\"height\", \"width\"} or {\"shortest_edge\"}",
-        )),
+        Err(_) => Err(unexpected("size", value, "a number, {\"height\", \"width\"} or {\"shortest_edge\"}")),
     }
 }
 
 fn unexpected(key: &str, value: &Value, wanted: &str) -> SpecError {
-    SpecError::key(
-        key,
-        format!("{} is not a known value", shorten(&value.to_string())),
-        format!("give {wanted}"),
-    )
+    SpecError::key(key, format!("{} is not a known value", shorten(&value.to_string())), format!("give {wanted}"))
 }
 
 /// The start of a text that comes from the file.
@@ -459,10 +378,7 @@ mod tests {
         result.unwrap_err().to_string()
     }
 
-    const CROP_224: Option<Crop> = Some(Crop {
-        height: 224,
-        width: 224,
-    });
+    const CROP_224: Option<Crop> = Some(Crop { height: 224, width: 224 });
 
     #[test]
     fn an_empty_file_is_vit() {
@@ -476,11 +392,7 @@ mod tests {
 
     #[test]
     fn classes_have_their_defaults_under_every_name() {
-        for name in [
-            "DeiTImageProcessor",
-            "DeiTImageProcessorFast",
-            "DeiTImageProcessorPil",
-        ] {
+        for name in ["DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTImageProcessorPil"] {
             let spec = read(&format!(r#"{{"image_processor_type": "{name}"}}"#));
             assert_eq!(spec.resize, exact(256, 256));
             assert_eq!((spec.crop, spec.filter), (CROP_224, Filter::Bicubic));
@@ -505,10 +417,7 @@ mod tests {
                     "size": {{"shortest_edge": {edge}}}, "crop_pct": 0.875}}"#
             ))
         };
-        assert_eq!(
-            (spec(224).resize, spec(224).crop),
-            (shortest(256), CROP_224)
-        );
+        assert_eq!((spec(224).resize, spec(224).crop), (shortest(256), CROP_224));
         assert_eq!((spec(384).resize, spec(384).crop), (exact(384, 384), None));
     }
 
@@ -530,10 +439,7 @@ mod tests {
             (r#"{"resample": 9}"#, "`resample`: 9"),
             (r#"{"size": {"edge": 3}}"#, "`size`"),
             (r#"{"image_std": [1, 0, 1]}"#, "`std`"),
-            (
-                r#"{"image_processor_type": "FooImageProcessor"}"#,
-                "FooImageProcessor",
-            ),
+            (r#"{"image_processor_type": "FooImageProcessor"}"#, "FooImageProcessor"),
             (r#"{"size": {"shortest_edge": 224}}"#, "shortest_edge"),
             ("[]", "not a JSON object"),
             ("{", "cannot be read"),

@@ -17,11 +17,7 @@ pub(super) struct RgbImage {
 
 impl RgbImage {
     pub const fn new() -> Self {
-        Self {
-            width: 0,
-            height: 0,
-            data: Vec::new(),
-        }
+        Self { width: 0, height: 0, data: Vec::new() }
     }
 
     /// Sets the size; the pixels are whatever was there before.

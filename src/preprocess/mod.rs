@@ -28,14 +28,9 @@ pub use error::{ImageError, SpecError};
 pub use format::Format;
 pub use geometry::{Crop, CropOffset, Resize};
 pub use jpeg::EXACT;
-pub use overrides::{
-    CropSetting, FilterSetting, PreprocessOverrides, ShortestEdge, Sides, SizeSetting,
-};
+pub use overrides::{CropSetting, FilterSetting, PreprocessOverrides, ShortestEdge, Sides, SizeSetting};
 pub use resize::taps::Filter;
-pub use spec::{
-    Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset,
-    Resampler,
-};
+pub use spec::{Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset, Resampler};
 
 use geometry::Plan;
 use image::RgbImage;
@@ -76,12 +71,7 @@ impl Preprocessor {
     pub fn new(spec: PreprocessSpec) -> Result<Self, SpecError> {
         spec.validate()?;
         let (height, width) = spec.output_size()?;
-        Ok(Self {
-            spec,
-            tables: Tables::new(&spec),
-            height: height as usize,
-            width: width as usize,
-        })
+        Ok(Self { spec, tables: Tables::new(&spec), height: height as usize, width: width as usize })
     }
 
     /// The settings.
@@ -115,27 +105,15 @@ impl Preprocessor {
     ///
     /// # Panics
     /// If `out` is of another length.
-    pub fn run(
-        &self,
-        encoded: &[u8],
-        limits: &DecodeLimits,
-        out: &mut [f32],
-    ) -> Result<StageTimes, ImageError> {
+    pub fn run(&self, encoded: &[u8], limits: &DecodeLimits, out: &mut [f32]) -> Result<StageTimes, ImageError> {
         let max_pixels = self.spec.max_pixels.unwrap_or(u64::MAX);
-        let limits = DecodeLimits {
-            max_pixels: limits.max_pixels.min(max_pixels),
-        };
+        let limits = DecodeLimits { max_pixels: limits.max_pixels.min(max_pixels) };
         SCRATCH.with_borrow_mut(|scratch| {
             let start = Instant::now();
-            let image = scratch
-                .decoder
-                .decode(encoded, &self.spec.decode, &limits)?;
+            let image = scratch.decoder.decode(encoded, &self.spec.decode, &limits)?;
             let decoded = Instant::now();
             self.transform(image, &mut scratch.resize, out);
-            let times = StageTimes {
-                decode: decoded - start,
-                resize: decoded.elapsed(),
-            };
+            let times = StageTimes { decode: decoded - start, resize: decoded.elapsed() };
             scratch.decoder.trim();
             scratch.resize.convolution.trim();
             Ok(times)
@@ -153,14 +131,7 @@ impl Preprocessor {
                 if plan.is_padded() {
                     out.fill(bias);
                 }
-                return tensorflow::resize(
-                    image,
-                    &plan,
-                    scale,
-                    bias,
-                    &mut work.tensorflow,
-                    &mut out,
-                );
+                return tensorflow::resize(image, &plan, scale, bias, &mut work.tensorflow, &mut out);
             }
             Resampler::Pil => Rounding::Pillow,
             Resampler::Torchvision => Rounding::Torchvision,

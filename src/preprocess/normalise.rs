@@ -17,42 +17,27 @@ impl Tables {
         let mut values = [[0.0; 256]; 3];
         let (mut scale, mut bias) = ([1.0; 3], [0.0; 3]);
         for channel in 0..3 {
-            let (mean, std) = spec
-                .normalise
-                .map_or((0.0, 1.0), |n| (n.mean[channel], n.std[channel]));
+            let (mean, std) = spec.normalise.map_or((0.0, 1.0), |n| (n.mean[channel], n.std[channel]));
             scale[channel] = (spec.rescale_factor.unwrap_or(1.0) / std) as f32;
             bias[channel] = (-mean / std) as f32;
             for (level, value) in (0_u8..=255).zip(&mut values[channel]) {
                 *value = level_value(level, spec, channel);
             }
         }
-        Self {
-            values,
-            scale,
-            bias,
-        }
+        Self { values, scale, bias }
     }
 }
 
 /// Each reference computes the same value by other steps, in f32 but for Pillow's rescaling.
 fn level_value(level: u8, spec: &PreprocessSpec, channel: usize) -> f32 {
     let rescaled = |v: f64| {
-        let value = spec
-            .rescale_factor
-            .map_or(v as f32, |factor| (v * factor) as f32);
-        if spec.rescale_offset {
-            value - 1.0
-        } else {
-            value
-        }
+        let value = spec.rescale_factor.map_or(v as f32, |factor| (v * factor) as f32);
+        if spec.rescale_offset { value - 1.0 } else { value }
     };
     let Some(normalise) = spec.normalise else {
         return rescaled(f64::from(level));
     };
-    let (mean, std) = (
-        normalise.mean[channel] as f32,
-        normalise.std[channel] as f32,
-    );
+    let (mean, std) = (normalise.mean[channel] as f32, normalise.std[channel] as f32);
     let value = match (spec.resampler, spec.rescale_factor) {
         // Both steps are fused: mean and deviation are brought to levels instead.
         (Resampler::Torchvision, Some(factor)) if !spec.rescale_offset => {
@@ -75,20 +60,9 @@ pub(super) struct Output<'a> {
 
 impl<'a> Output<'a> {
     /// `data` holds 3 * `width` * `height` values.
-    pub fn new(
-        data: &'a mut [f32],
-        (width, height): (usize, usize),
-        layout: Layout,
-        color: Color,
-    ) -> Self {
+    pub fn new(data: &'a mut [f32], (width, height): (usize, usize), layout: Layout, color: Color) -> Self {
         assert_eq!(data.len(), width * height * 3);
-        Self {
-            data,
-            width,
-            height,
-            layout,
-            color,
-        }
+        Self { data, width, height, layout, color }
     }
 
     /// Where channel R, G or B (0 to 2) is in the tensor.
@@ -170,11 +144,7 @@ pub(super) fn write(window: &RgbImage, plan: &Plan, tables: &Tables, out: &mut O
             Layout::Nhwc => {
                 let color = out.color();
                 for (pixel, out) in row.iter().zip(out.interleaved(top + y, x, width)) {
-                    *out = [
-                        red[usize::from(pixel[0])],
-                        green[usize::from(pixel[1])],
-                        blue[usize::from(pixel[2])],
-                    ];
+                    *out = [red[usize::from(pixel[0])], green[usize::from(pixel[1])], blue[usize::from(pixel[2])]];
                     if color == Color::Bgr {
                         out.reverse();
                     }

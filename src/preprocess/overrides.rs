@@ -3,9 +3,7 @@
 use super::error::SpecError;
 use super::geometry::{Crop, CropOffset, Resize};
 use super::resize::taps::Filter;
-use super::spec::{
-    Alpha, Color, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset, Resampler,
-};
+use super::spec::{Alpha, Color, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset, Resampler};
 use serde::Deserialize;
 
 /// The keys of a `[preprocess]` section, as written.
@@ -55,10 +53,7 @@ pub struct PreprocessOverrides {
 
 /// The forms of `size`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a number, [height, width], { height, width } or { shortest_edge }"
-)]
+#[serde(untagged, expecting = "expected a number, [height, width], { height, width } or { shortest_edge }")]
 pub enum SizeSetting {
     /// Both sides.
     Side(u32),
@@ -92,10 +87,7 @@ pub struct ShortestEdge {
 
 /// The forms of `crop`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected \"none\", a number, [height, width] or { height, width }"
-)]
+#[serde(untagged, expecting = "expected \"none\", a number, [height, width] or { height, width }")]
 pub enum CropSetting {
     /// `none`.
     Word(String),
@@ -109,10 +101,7 @@ pub enum CropSetting {
 
 /// The forms of `resample`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected the name of a filter or Pillow's number for it"
-)]
+#[serde(untagged, expecting = "expected the name of a filter or Pillow's number for it")]
 pub enum FilterSetting {
     /// Pillow's number.
     Number(u8),
@@ -120,17 +109,11 @@ pub enum FilterSetting {
     Name(String),
 }
 
-const PRESETS: &[(&str, Preset)] = &[
-    ("tf", Preset::Tensorflow),
-    ("hf", Preset::HuggingFace),
-    ("hf-fast", Preset::HuggingFaceFast),
-];
+const PRESETS: &[(&str, Preset)] =
+    &[("tf", Preset::Tensorflow), ("hf", Preset::HuggingFace), ("hf-fast", Preset::HuggingFaceFast)];
 
-const RESAMPLERS: &[(&str, Resampler)] = &[
-    ("tf", Resampler::Tensorflow),
-    ("pil", Resampler::Pil),
-    ("torchvision", Resampler::Torchvision),
-];
+const RESAMPLERS: &[(&str, Resampler)] =
+    &[("tf", Resampler::Tensorflow), ("pil", Resampler::Pil), ("torchvision", Resampler::Torchvision)];
 
 /// In the order of Pillow's numbers.
 const FILTERS: &[(&str, Filter)] = &[
@@ -156,10 +139,7 @@ impl PreprocessSpec {
     ///
     /// # Errors
     /// The first key that can't be honoured, and what to write instead.
-    pub fn resolve(
-        overrides: &PreprocessOverrides,
-        hugging_face: Option<&str>,
-    ) -> Result<Self, SpecError> {
+    pub fn resolve(overrides: &PreprocessOverrides, hugging_face: Option<&str>) -> Result<Self, SpecError> {
         let preset = match overrides.preset.as_deref() {
             Some(name) => name.parse()?,
             None => Preset::default(),
@@ -243,10 +223,9 @@ impl PreprocessOverrides {
                 SizeSetting::Side(side) => exact(side, side),
                 SizeSetting::Pair([height, width]) => exact(height, width),
                 SizeSetting::Exact(Sides { height, width }) => exact(height, width),
-                SizeSetting::Shortest(size) => Resize::ShortestEdge {
-                    edge: size.shortest_edge,
-                    longest: size.longest_edge,
-                },
+                SizeSetting::Shortest(size) => {
+                    Resize::ShortestEdge { edge: size.shortest_edge, longest: size.longest_edge }
+                }
             };
         }
         if let Some(crop) = &self.crop {
@@ -281,23 +260,13 @@ impl PreprocessOverrides {
                     ));
                 }
             };
-            spec.resize = Resize::ShortestEdge {
-                edge: (f64::from(height.min(width)) / crop_pct) as u32,
-                longest: None,
-            };
+            spec.resize =
+                Resize::ShortestEdge { edge: (f64::from(height.min(width)) / crop_pct) as u32, longest: None };
             spec.crop.get_or_insert(Crop { height, width });
         }
-        let offsets = [
-            ("floor", CropOffset::Floor),
-            ("truncate", CropOffset::Truncate),
-            ("half-even", CropOffset::HalfEven),
-        ];
-        set(
-            "crop_offset",
-            &self.crop_offset,
-            &offsets,
-            &mut spec.crop_offset,
-        )
+        let offsets =
+            [("floor", CropOffset::Floor), ("truncate", CropOffset::Truncate), ("half-even", CropOffset::HalfEven)];
+        set("crop_offset", &self.crop_offset, &offsets, &mut spec.crop_offset)
     }
 
     fn numbers(&self, spec: &mut PreprocessSpec) {
@@ -306,11 +275,7 @@ impl PreprocessOverrides {
         }
         spec.max_pixels = self.max_pixels.or(spec.max_pixels);
         if self.mean.is_some() || self.std.is_some() {
-            let normalise = spec.normalise.get_or_insert(Normalise {
-                mean: [0.0; 3],
-                std: [1.0; 3],
-                twice: false,
-            });
+            let normalise = spec.normalise.get_or_insert(Normalise { mean: [0.0; 3], std: [1.0; 3], twice: false });
             normalise.mean = self.mean.unwrap_or(normalise.mean);
             normalise.std = self.std.unwrap_or(normalise.std);
         }
@@ -350,11 +315,7 @@ fn one_of<T: Copy>(key: &'static str, name: &str, known: &[(&str, T)]) -> Result
         Some((_, nearest)) => format!("did you mean \"{nearest}\"? Allowed: {}", all.join(", ")),
         None => format!("allowed: {}", all.join(", ")),
     };
-    Err(SpecError::key(
-        key,
-        format!("\"{shown}\" is not known"),
-        remedy,
-    ))
+    Err(SpecError::key(key, format!("\"{shown}\" is not known"), remedy))
 }
 
 #[cfg(test)]
@@ -392,10 +353,7 @@ mod tests {
         assert_eq!(spec.filter, Filter::Bicubic);
         assert_eq!(spec.crop_offset, CropOffset::HalfEven);
         assert_eq!(spec.decode.jpeg_dct, JpegDct::Ifast);
-        assert_eq!(
-            (spec.decode.exif, spec.decode.alpha),
-            (Exif::Apply, Alpha::White)
-        );
+        assert_eq!((spec.decode.exif, spec.decode.alpha), (Exif::Apply, Alpha::White));
         assert_eq!((spec.decode.gif, spec.color), (Gif::Refuse, Color::Bgr));
         assert_eq!((spec.layout, spec.max_pixels), (Layout::Nhwc, Some(1000)));
         assert_eq!(spec.rescale_factor, Some(0.5));
@@ -419,23 +377,14 @@ mod tests {
     #[test]
     fn crop_pct_enlarges_the_resize() {
         let spec = resolve("crop_pct = 0.9", None).unwrap();
-        let edge = Resize::ShortestEdge {
-            edge: 248,
-            longest: None,
-        };
-        assert_eq!(
-            (spec.resize, spec.output_size().unwrap()),
-            (edge, (224, 224))
-        );
+        let edge = Resize::ShortestEdge { edge: 248, longest: None };
+        assert_eq!((spec.resize, spec.output_size().unwrap()), (edge, (224, 224)));
     }
 
     #[test]
     fn mistakes_are_named_with_the_nearest_value() {
         for (section, part) in [
-            (
-                "preset = \"hf-fats\"",
-                "`preset`: \"hf-fats\" is not known; did you mean \"hf-fast\"?",
-            ),
+            ("preset = \"hf-fats\"", "`preset`: \"hf-fats\" is not known; did you mean \"hf-fast\"?"),
             ("resample = \"bilinaer\"", "did you mean \"bilinear\"?"),
             ("resample = 7", "`resample`: 7"),
             ("layout = \"nwhc\"", "did you mean \"nhwc\"?"),

@@ -161,10 +161,7 @@ impl PreprocessSpec {
                 gif: Gif::First,
                 reference: Reference::Pillow,
             },
-            resize: Resize::Exact {
-                height: 224,
-                width: 224,
-            },
+            resize: Resize::Exact { height: 224, width: 224 },
             filter: Filter::Bilinear,
             resampler: Resampler::Pil,
             antialias: true,
@@ -172,11 +169,7 @@ impl PreprocessSpec {
             crop_offset: CropOffset::Floor,
             rescale_factor: Some(1.0 / 255.0),
             rescale_offset: false,
-            normalise: Some(Normalise {
-                mean: [0.5; 3],
-                std: [0.5; 3],
-                twice: false,
-            }),
+            normalise: Some(Normalise { mean: [0.5; 3], std: [0.5; 3], twice: false }),
             layout: Layout::Nchw,
             color: Color::Rgb,
             max_pixels: None,
@@ -213,9 +206,7 @@ impl PreprocessSpec {
             (None, Resize::ShortestEdge { edge, .. }) => Err(SpecError::key(
                 "size",
                 "with `shortest_edge` and no crop, every picture has another size",
-                format!(
-                    "set `crop = {{ height = {edge}, width = {edge} }}` or `size = [{edge}, {edge}]`"
-                ),
+                format!("set `crop = {{ height = {edge}, width = {edge} }}` or `size = [{edge}, {edge}]`"),
             )),
             (None, Resize::None) => Err(SpecError::key(
                 "size",
@@ -261,9 +252,7 @@ impl PreprocessSpec {
                     "set `antialias = false` or `resampler = \"pil\"`",
                 ));
             }
-            Resampler::Torchvision
-                if !matches!(self.filter, Filter::Bilinear | Filter::Bicubic) =>
-            {
+            Resampler::Torchvision if !matches!(self.filter, Filter::Bilinear | Filter::Bicubic) => {
                 return Err(SpecError::key(
                     "resample",
                     "the `torchvision` resampler is bilinear or bicubic only",
@@ -289,17 +278,10 @@ impl PreprocessSpec {
                 ));
             }
             if !normalise.mean.into_iter().all(f64::is_finite) {
-                return Err(SpecError::key(
-                    "mean",
-                    "it must be finite",
-                    "give one number for each channel",
-                ));
+                return Err(SpecError::key("mean", "it must be finite", "give one number for each channel"));
             }
         }
-        if self
-            .rescale_factor
-            .is_some_and(|f| !f.is_finite() || f == 0.0)
-        {
+        if self.rescale_factor.is_some_and(|f| !f.is_finite() || f == 0.0) {
             return Err(SpecError::key(
                 "rescale_factor",
                 "it must not be zero or infinite",

@@ -87,8 +87,7 @@ pub(crate) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
                 if outline.components == 0 {
                     return Err(corrupt("its first scan comes before its frame header"));
                 }
-                outline.multiple_scans =
-                    outline.process == 0xc2 || segment.first() != Some(&outline.components);
+                outline.multiple_scans = outline.process == 0xc2 || segment.first() != Some(&outline.components);
                 outline.first_scan = start - 2;
                 return Ok(outline);
             }
@@ -104,10 +103,7 @@ pub(crate) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
 
 /// Counts the scans from the marker at offset `at` on.
 pub(crate) fn scans(bytes: &[u8], mut at: usize) -> Scans {
-    let mut scans = Scans {
-        count: 0,
-        complete: false,
-    };
+    let mut scans = Scans { count: 0, complete: false };
     while let Some((marker, start)) = next_marker(bytes, at) {
         at = match marker {
             0xd9 => {
@@ -138,10 +134,7 @@ fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
 
 /// Payload of the segment whose length field is at `start`; `None` where it runs off the end.
 fn segment(bytes: &[u8], start: usize) -> Option<&[u8]> {
-    let length = usize::from(u16::from_be_bytes([
-        *bytes.get(start)?,
-        *bytes.get(start + 1)?,
-    ]));
+    let length = usize::from(u16::from_be_bytes([*bytes.get(start)?, *bytes.get(start + 1)?]));
     bytes.get(start + 2..start + length.max(2))
 }
 
@@ -152,21 +145,7 @@ mod tests {
     /// SOI, a frame of 3 components, one scan of `scan_components`, data with a stuffed byte.
     fn file(process: u8, scan_components: u8, end: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0xff, 0xd8, 0xff, process, 0, 8, 8, 0, 20, 0, 30, 3];
-        bytes.extend([
-            0xff,
-            0xda,
-            0,
-            3,
-            scan_components,
-            1,
-            2,
-            0xff,
-            0,
-            3,
-            0xff,
-            0xd0,
-            4,
-        ]);
+        bytes.extend([0xff, 0xda, 0, 3, scan_components, 1, 2, 0xff, 0, 3, 0xff, 0xd0, 4]);
         bytes.extend(end);
         bytes
     }
@@ -175,15 +154,9 @@ mod tests {
     fn reads_the_frame_and_counts_scans() {
         let bytes = file(0xc2, 3, &[0xff, 0xda, 0, 3, 1, 9, 0xff, 0xd9]);
         let outline = outline(&bytes).unwrap();
-        assert_eq!(
-            (outline.width, outline.height, outline.components),
-            (30, 20, 3)
-        );
+        assert_eq!((outline.width, outline.height, outline.components), (30, 20, 3));
         assert!(outline.multiple_scans);
-        let expected = Scans {
-            count: 2,
-            complete: true,
-        };
+        let expected = Scans { count: 2, complete: true };
         assert_eq!(scans(&bytes, outline.first_scan), expected);
     }
 

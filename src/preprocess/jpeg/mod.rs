@@ -38,21 +38,15 @@ const MAX_SCANS: u64 = 500;
 pub(super) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
     let outline = markers::outline(bytes)?;
     if outline.precision != 8 {
-        return Err(ImageError::Unsupported {
-            kind: "a JPEG of more than 8 bits per sample",
-        });
+        return Err(ImageError::Unsupported { kind: "a JPEG of more than 8 bits per sample" });
     }
     match outline.process {
         0xc0..=0xc2 => {}
         0xc9..=0xcb => {
-            return Err(ImageError::Unsupported {
-                kind: "an arithmetic-coded JPEG",
-            });
+            return Err(ImageError::Unsupported { kind: "an arithmetic-coded JPEG" });
         }
         _ => {
-            return Err(ImageError::Unsupported {
-                kind: "a lossless or hierarchical JPEG",
-            });
+            return Err(ImageError::Unsupported { kind: "a lossless or hierarchical JPEG" });
         }
     }
     if outline.width == 0 || outline.height == 0 {
@@ -101,16 +95,11 @@ fn ends_early(bytes: &[u8], outline: &Outline<'_>) -> bool {
 }
 
 fn corrupt(detail: &'static str) -> ImageError {
-    ImageError::Corrupt {
-        format: Format::Jpeg,
-        detail,
-    }
+    ImageError::Corrupt { format: Format::Jpeg, detail }
 }
 
 fn truncated() -> ImageError {
-    ImageError::Truncated {
-        format: Format::Jpeg,
-    }
+    ImageError::Truncated { format: Format::Jpeg }
 }
 
 /// `stored` holds C, M, Y, K as in the file, so 255 minus the ink where it is inverted: Pillow takes
@@ -123,9 +112,7 @@ fn cmyk_to_rgb(stored: &[u8], rgb: &mut [u8], reference: Reference, inverted: bo
             let paper = u32::from(ink ^ flip);
             *out = match reference {
                 Reference::TensorFlow => (paper * white / 255) as u8,
-                Reference::Pillow => {
-                    white.saturating_sub(image::div_255((255 - paper) * white)) as u8
-                }
+                Reference::Pillow => white.saturating_sub(image::div_255((255 - paper) * white)) as u8,
             };
         }
     }

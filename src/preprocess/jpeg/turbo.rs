@@ -65,8 +65,7 @@ impl Decoder {
             return Ok(handle);
         }
         // SAFETY: takes no arguments; null, its only failure, is checked.
-        let handle = NonNull::new(unsafe { tjInitDecompress() })
-            .ok_or_else(|| corrupt("no memory for the decoder"))?;
+        let handle = NonNull::new(unsafe { tjInitDecompress() }).ok_or_else(|| corrupt("no memory for the decoder"))?;
         self.handle = Some(handle);
         Ok(handle)
     }
@@ -158,10 +157,7 @@ impl Decoder {
         // or in thread-local storage, copied before anything else is called.
         unsafe {
             let message = CStr::from_ptr(tjGetErrorStr2(handle));
-            (
-                tjGetErrorCode(handle),
-                message.to_string_lossy().into_owned(),
-            )
+            (tjGetErrorCode(handle), message.to_string_lossy().into_owned())
         }
     }
 }

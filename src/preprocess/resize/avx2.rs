@@ -18,13 +18,7 @@ const ROWS: usize = 4;
 /// # Panics
 /// If `image` has fewer rows or columns than asked for.
 #[target_feature(enable = "avx2")]
-pub(super) fn horizontal(
-    image: &RgbImage,
-    taps: &Taps,
-    top: usize,
-    origin: usize,
-    out: &mut RgbImage,
-) {
+pub(super) fn horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
     let needed = taps.needed();
     assert!(out.height() > 0 && top + out.height() <= image.height());
     assert!(origin <= needed.start && needed.end - origin <= image.width());
@@ -37,26 +31,17 @@ pub(super) fn horizontal(
 }
 
 #[target_feature(enable = "avx2")]
-fn horizontal_of<const WIDE: bool>(
-    image: &RgbImage,
-    taps: &Taps,
-    top: usize,
-    origin: usize,
-    out: &mut RgbImage,
-) {
+fn horizontal_of<const WIDE: bool>(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
     let (stride, out_stride, height) = (image.width() * 3, out.width() * 3, out.height());
     let source = image.padded().as_ptr();
     let target = out.padded_mut().as_mut_ptr();
     let half = _mm256_set1_epi32(1 << (taps.precision() - 1));
     let shift = _mm_cvtsi32_si128(taps.precision() as i32);
     // From r0 g0 b0 r1 g1 b1 to 16-bit pairs (r0 r1) (g0 g1) (b0 b1), in either half.
-    let spread = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-        0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
-    ));
+    let spread = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
     // The low bytes of four i32, of which the last is of no meaning.
-    let gather = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-        0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-    ));
+    let gather =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
     let zero = _mm256_setzero_si256();
     let most = _mm256_set1_epi32(255);
     let mut y = 0;
@@ -72,28 +57,21 @@ fn horizontal_of<const WIDE: bool>(
             for (i, &weights) in low.iter().enumerate() {
                 let at = start + i * 6;
                 let weights = _mm256_set1_epi32(weights);
-                let upper = if WIDE {
-                    _mm256_set1_epi32(high[i])
-                } else {
-                    zero
-                };
+                let upper = if WIDE { _mm256_set1_epi32(high[i]) } else { zero };
                 for half in 0..2 {
                     // SAFETY: the first pixel of each pair is inside the row by the assertions of
                     // `horizontal`, so `at + 3` is at most the row's end, and 8 bytes from `at` are
                     // at most 5 over it: into the next row, or the padding of the last.
                     let pixels = unsafe {
                         _mm256_inserti128_si256::<1>(
-                            _mm256_castsi128_si256(_mm_loadl_epi64(
-                                source.add(from[2 * half] + at).cast(),
-                            )),
+                            _mm256_castsi128_si256(_mm_loadl_epi64(source.add(from[2 * half] + at).cast())),
                             _mm_loadl_epi64(source.add(from[2 * half + 1] + at).cast()),
                         )
                     };
                     let pixels = _mm256_shuffle_epi8(pixels, spread);
                     sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(pixels, weights));
                     if WIDE {
-                        highs[half] =
-                            _mm256_add_epi32(highs[half], _mm256_madd_epi16(pixels, upper));
+                        highs[half] = _mm256_add_epi32(highs[half], _mm256_madd_epi16(pixels, upper));
                     }
                 }
             }
@@ -145,13 +123,7 @@ const LANES: usize = 32;
 /// # Panics
 /// If `image` has fewer rows or columns than asked for.
 #[target_feature(enable = "avx2")]
-pub(super) fn vertical(
-    image: &RgbImage,
-    taps: &Taps,
-    left: usize,
-    origin: usize,
-    out: &mut RgbImage,
-) {
+pub(super) fn vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out: &mut RgbImage) {
     let needed = taps.needed();
     assert!(origin <= needed.start && needed.end - origin <= image.height());
     assert!(left + out.width() <= image.width());
@@ -165,13 +137,7 @@ pub(super) fn vertical(
 }
 
 #[target_feature(enable = "avx2")]
-fn vertical_of<const WIDE: bool>(
-    image: &RgbImage,
-    taps: &Taps,
-    left: usize,
-    origin: usize,
-    out: &mut RgbImage,
-) {
+fn vertical_of<const WIDE: bool>(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out: &mut RgbImage) {
     let (stride, bytes) = (image.width() * 3, out.width() * 3);
     let source = image.padded().as_ptr();
     let target = out.padded_mut().as_mut_ptr();
@@ -187,11 +153,7 @@ fn vertical_of<const WIDE: bool>(
             let mut highs = [zero; 4];
             for (i, &weights) in low.iter().enumerate() {
                 let weights = _mm256_set1_epi32(weights);
-                let upper = if WIDE {
-                    _mm256_set1_epi32(high[i])
-                } else {
-                    zero
-                };
+                let upper = if WIDE { _mm256_set1_epi32(high[i]) } else { zero };
                 // The partner of an odd last row has weight zero: any row will do.
                 let rows = [first + 2 * i, (first + 2 * i + 1).min(last_row)];
                 let at = rows.map(|row| row * stride + left * 3 + column);
@@ -199,10 +161,7 @@ fn vertical_of<const WIDE: bool>(
                 // rows by the assertions of `vertical`; 32 bytes from there reach at most 31 over
                 // the last row, into its padding.
                 let (a, b) = unsafe {
-                    (
-                        _mm256_loadu_si256(source.add(at[0]).cast()),
-                        _mm256_loadu_si256(source.add(at[1]).cast()),
-                    )
+                    (_mm256_loadu_si256(source.add(at[0]).cast()), _mm256_loadu_si256(source.add(at[1]).cast()))
                 };
                 // Bytes of both rows side by side, then as pairs of 16 bits. The halves of the
                 // vector stay apart; packing at the end brings the bytes back in order.
@@ -229,10 +188,8 @@ fn vertical_of<const WIDE: bool>(
                 levels[j] = _mm256_sra_epi32(sum, shift);
             }
             // Both packs saturate, which is the clamp to 0..255.
-            let packed = _mm256_packus_epi16(
-                _mm256_packs_epi32(levels[0], levels[1]),
-                _mm256_packs_epi32(levels[2], levels[3]),
-            );
+            let packed =
+                _mm256_packus_epi16(_mm256_packs_epi32(levels[0], levels[1]), _mm256_packs_epi32(levels[2], levels[3]));
             let at = y * bytes + column;
             // SAFETY: `column` is inside row `y` of `out`; what goes over its end is overwritten
             // by the next row, or is the padding of the last.

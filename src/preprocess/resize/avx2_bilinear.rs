@@ -65,11 +65,7 @@ pub(super) fn row(
         let [p0, p1, p2, p3] = pixels;
         let (rg01, rg23) = (_mm_unpacklo_ps(p0, p1), _mm_unpacklo_ps(p2, p3));
         let (b01, b23) = (_mm_unpackhi_ps(p0, p1), _mm_unpackhi_ps(p2, p3));
-        let channels = [
-            _mm_movelh_ps(rg01, rg23),
-            _mm_movehl_ps(rg23, rg01),
-            _mm_movelh_ps(b01, b23),
-        ];
+        let channels = [_mm_movelh_ps(rg01, rg23), _mm_movehl_ps(rg23, rg01), _mm_movelh_ps(b01, b23)];
         for (plane, channel) in planes.iter_mut().zip(channels) {
             // SAFETY: each plane holds at least `done` values, and `x + 4` is at most that.
             unsafe { _mm_storeu_ps(plane.as_mut_ptr().add(x), channel) };

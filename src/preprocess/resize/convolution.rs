@@ -15,11 +15,7 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub const fn new() -> Self {
-        Self {
-            columns: Taps::new(),
-            rows: Taps::new(),
-            between: RgbImage::new(),
-        }
+        Self { columns: Taps::new(), rows: Taps::new(), between: RgbImage::new() }
     }
 
     /// Gives back memory that only a very large picture needed.
@@ -38,29 +34,14 @@ pub(crate) fn resize(
     work: &mut Workspace,
     out: &mut RgbImage,
 ) {
-    let axis = |input, output, first, count| Axis {
-        input,
-        output,
-        first,
-        count,
-        filter,
-        rounding,
-        antialias,
-    };
+    let axis = |input, output, first, count| Axis { input, output, first, count, filter, rounding, antialias };
     let (width, height) = (image.width(), image.height());
     let window = plan.window;
     let horizontal = axis(width, plan.resized.0, window.left, window.width);
     let vertical = axis(height, plan.resized.1, window.top, window.height);
     // A pass that keeps its size is skipped, which the windows below do by themselves.
     match (width != plan.resized.0, height != plan.resized.1) {
-        (false, false) => copy(
-            image,
-            window.left,
-            window.top,
-            window.width,
-            window.height,
-            out,
-        ),
+        (false, false) => copy(image, window.left, window.top, window.width, window.height, out),
         (true, false) => {
             work.columns.prepare(horizontal);
             out.reset(window.width, window.height);
@@ -74,11 +55,7 @@ pub(crate) fn resize(
         (true, true) => {
             work.columns.prepare(horizontal);
             work.rows.prepare(vertical);
-            let Workspace {
-                columns,
-                rows,
-                between,
-            } = work;
+            let Workspace { columns, rows, between } = work;
             out.reset(window.width, window.height);
             if rounding == Rounding::Pillow && vertical_first(image, plan) {
                 let needed = columns.needed();
@@ -103,14 +80,7 @@ fn vertical_first(image: &RgbImage, plan: &Plan) -> bool {
 }
 
 /// Copies a rectangle.
-pub(crate) fn copy(
-    image: &RgbImage,
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-    out: &mut RgbImage,
-) {
+pub(crate) fn copy(image: &RgbImage, left: usize, top: usize, width: usize, height: usize, out: &mut RgbImage) {
     out.reset(width, height);
     let rows = image.pixels().chunks_exact(image.width() * 3).skip(top);
     for (row, out) in rows.zip(out.pixels_mut().chunks_exact_mut(width * 3)) {
@@ -146,13 +116,7 @@ fn pass_vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out:
 mod plain {
     use super::{RgbImage, Taps};
 
-    pub fn horizontal(
-        image: &RgbImage,
-        taps: &Taps,
-        top: usize,
-        origin: usize,
-        out: &mut RgbImage,
-    ) {
+    pub fn horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
         let (stride, width) = (image.width() * 3, out.width());
         let half = 1 << (taps.precision() - 1);
         let rows = image.pixels().chunks_exact(stride).skip(top);
@@ -214,29 +178,12 @@ mod tests {
         }
         let mut taps = Taps::new();
         let (mut expected, mut actual) = (RgbImage::new(), RgbImage::new());
-        let sizes = [
-            (640, 224),
-            (1, 5),
-            (2, 1),
-            (7, 3),
-            (3, 40),
-            (1000, 9),
-            (37, 37),
-            (33, 32),
-        ];
+        let sizes = [(640, 224), (1, 5), (2, 1), (7, 3), (3, 40), (1000, 9), (37, 37), (33, 32)];
         for (input, output) in sizes {
             for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
                 for rounding in [Rounding::Pillow, Rounding::Torchvision] {
                     for (first, count) in [(0, output), (output / 3, output - output / 3)] {
-                        taps.prepare(Axis {
-                            input,
-                            output,
-                            first,
-                            count,
-                            filter,
-                            rounding,
-                            antialias: true,
-                        });
+                        taps.prepare(Axis { input, output, first, count, filter, rounding, antialias: true });
                         for other in [1, 5, 43] {
                             let image = noise(input, other + 2);
                             expected.reset(count, other);
@@ -268,42 +215,16 @@ mod tests {
         for resized in [(40, 30), (97, 30), (40, 61), (90, 20), (200, 150), (97, 61)] {
             for rounding in [Rounding::Pillow, Rounding::Torchvision] {
                 let mut run = |window, out: &mut RgbImage| {
-                    let plan = Plan {
-                        resized,
-                        window,
-                        placed: (0, 0),
-                        output: resized,
-                    };
-                    resize(
-                        &image,
-                        &plan,
-                        Filter::Bicubic,
-                        rounding,
-                        true,
-                        &mut work,
-                        out,
-                    );
+                    let plan = Plan { resized, window, placed: (0, 0), output: resized };
+                    resize(&image, &plan, Filter::Bicubic, rounding, true, &mut work, out);
                 };
-                let all = Window {
-                    left: 0,
-                    top: 0,
-                    width: resized.0,
-                    height: resized.1,
-                };
+                let all = Window { left: 0, top: 0, width: resized.0, height: resized.1 };
                 run(all, &mut whole);
-                let window = Window {
-                    left: 9,
-                    top: 7,
-                    width: 20,
-                    height: 11,
-                };
+                let window = Window { left: 9, top: 7, width: 20, height: 11 };
                 run(window, &mut part);
                 let mut expected = RgbImage::new();
                 copy(&whole, 9, 7, 20, 11, &mut expected);
-                assert!(
-                    expected.pixels() == part.pixels(),
-                    "{resized:?} {rounding:?}"
-                );
+                assert!(expected.pixels() == part.pixels(), "{resized:?} {rounding:?}");
             }
         }
     }

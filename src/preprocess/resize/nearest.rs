@@ -29,11 +29,7 @@ struct Positions {
 impl Positions {
     fn new(input: usize, output: usize, skipped: usize) -> Self {
         let scale = input as f64 / output as f64;
-        let mut positions = Self {
-            at: scale * 0.5,
-            scale,
-            last: input - 1,
-        };
+        let mut positions = Self { at: scale * 0.5, scale, last: input - 1 };
         for _ in 0..skipped {
             positions.at += scale;
         }

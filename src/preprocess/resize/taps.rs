@@ -166,11 +166,7 @@ impl Taps {
         self.weights.clear();
         self.weights.extend(self.real.iter().map(|&weight| {
             let scaled = weight * one;
-            (if scaled < 0.0 {
-                scaled - 0.5
-            } else {
-                scaled + 0.5
-            }) as i32
+            (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
         }));
         self.pack(axis.rounding);
         self.axis = Some(axis);
@@ -184,10 +180,8 @@ impl Taps {
         match rounding {
             Rounding::Torchvision => self.low.extend(pairs.iter().map(|&[a, b]| pair(a, b))),
             Rounding::Pillow => {
-                self.low
-                    .extend(pairs.iter().map(|&[a, b]| pair(a & 0x7fff, b & 0x7fff)));
-                self.high
-                    .extend(pairs.iter().map(|&[a, b]| pair(a >> 15, b >> 15)));
+                self.low.extend(pairs.iter().map(|&[a, b]| pair(a & 0x7fff, b & 0x7fff)));
+                self.high.extend(pairs.iter().map(|&[a, b]| pair(a >> 15, b >> 15)));
             }
         }
     }
@@ -290,9 +284,7 @@ impl Kernel {
 
 /// The most bits after the point (at most 22) for which the largest weight fits an i16.
 fn torch_precision(largest: f64) -> u32 {
-    (0..22)
-        .find(|bits| (0.5 + largest * f64::from(1 << (bits + 1))) as i64 >= 1 << 15)
-        .unwrap_or(22)
+    (0..22).find(|bits| (0.5 + largest * f64::from(1 << (bits + 1))) as i64 >= 1 << 15).unwrap_or(22)
 }
 
 #[cfg(test)]
@@ -300,15 +292,7 @@ mod tests {
     use super::*;
 
     fn axis(input: usize, output: usize, filter: Filter, rounding: Rounding) -> Axis {
-        Axis {
-            input,
-            output,
-            first: 0,
-            count: output,
-            filter,
-            rounding,
-            antialias: true,
-        }
+        Axis { input, output, first: 0, count: output, filter, rounding, antialias: true }
     }
 
     #[test]
@@ -324,10 +308,7 @@ mod tests {
                         let (first, weights) = taps.of(i);
                         assert!(first + weights.len() <= input);
                         let error = (weights.iter().sum::<i32>() - one).unsigned_abs() as usize;
-                        assert!(
-                            error <= weights.len(),
-                            "{filter:?} {input} {output} {error}"
-                        );
+                        assert!(error <= weights.len(), "{filter:?} {input} {output} {error}");
                     }
                 }
             }

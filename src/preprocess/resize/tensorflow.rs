@@ -17,10 +17,7 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub const fn new() -> Self {
-        Self {
-            columns: Vec::new(),
-            rows: Vec::new(),
-        }
+        Self { columns: Vec::new(), rows: Vec::new() }
     }
 }
 
@@ -57,20 +54,8 @@ pub(crate) fn resize(
     out: &mut Output<'_>,
 ) {
     let window = plan.window;
-    positions(
-        image.width(),
-        plan.resized.0,
-        window.left,
-        window.width,
-        &mut work.columns,
-    );
-    positions(
-        image.height(),
-        plan.resized.1,
-        window.top,
-        window.height,
-        &mut work.rows,
-    );
+    positions(image.width(), plan.resized.0, window.left, window.width, &mut work.columns);
+    positions(image.height(), plan.resized.1, window.top, window.height, &mut work.rows);
     let (pixels, _) = image.pixels().as_chunks::<3>();
     let row_at = |y: u32| &pixels[y as usize * image.width()..][..image.width()];
     for (y, row) in work.rows.iter().enumerate() {
@@ -154,12 +139,7 @@ mod tests {
             let image = noise(width, height);
             let plan = Plan {
                 resized: (45, 31),
-                window: Window {
-                    left: 3,
-                    top: 2,
-                    width: 39,
-                    height: 27,
-                },
+                window: Window { left: 3, top: 2, width: 39, height: 27 },
                 placed: (1, 2),
                 output: (41, 30),
             };

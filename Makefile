@@ -1,0 +1,88 @@
+# Each target is what a person would type. `make` alone lists them.
+#
+# PYTHON=python3.12   another Python for the set-up and the tests
+# CARGO_FLAGS=--locked and the like go to every cargo command
+
+CARGO ?= cargo
+PYTHON ?= python3
+CARGO_FLAGS ?=
+
+# A rustup that was installed a minute ago is not yet on this shell's path.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export CARGO PYTHON
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+TESSERA := $(TARGET)/release/tessera
+VIT_BASE := models-extra/vit-base/1/model.onnx
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build serve test test-rust test-models lint fmt doc deny bench bench-smoke image image-cuda \
+        runtime tools venv clean clean-runtime
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: tools runtime ## ONNX Runtime and target/release/tessera
+	@echo "Building tessera (the first time takes some minutes) ..."
+	$(CARGO) build --release $(CARGO_FLAGS)
+
+serve: build ## build, then serve the models in models/ on port 8080
+	$(TESSERA) serve
+
+test: test-rust test-models ## every test, with all the set-up they need
+
+test-rust: tools runtime ## the Rust tests alone
+	@echo "Building and running the Rust tests (the first time takes some minutes) ..."
+	$(CARGO) test $(CARGO_FLAGS)
+
+test-models: venv $(VIT_BASE) ## the models' logits against an independent implementation
+	.venv/bin/python models/check_vit.py models/fashion-vit/1
+	.venv/bin/python models/check_vit.py $(dir $(VIT_BASE)) --pictures 1
+
+# A ViT-B/16 with seeded random weights, 346 MB: for this check and for measuring speed.
+$(VIT_BASE): models/make_vit_base.py models/vit.py models/huggingface.py | venv
+	.venv/bin/python models/make_vit_base.py $(dir $(VIT_BASE))
+
+lint: ## format, clippy, documentation, dependencies: what CI asks before the tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets $(CARGO_FLAGS) -- -D warnings
+	$(CARGO) clippy --all-targets --no-default-features $(CARGO_FLAGS) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(CARGO_FLAGS)
+	$(MAKE) deny
+
+fmt: ## format the sources
+	$(CARGO) fmt
+
+deny: ## licences, sources and duplicates of the dependencies
+	$(PYTHON) scripts/cargo_deny.py check bans licenses sources
+
+doc: ## the library's documentation, in target/doc
+	$(CARGO) doc --no-deps $(CARGO_FLAGS)
+
+bench: runtime ## the benchmarks of every stage
+	$(CARGO) bench --bench '*' $(CARGO_FLAGS)
+
+bench-smoke: runtime ## each benchmark once, to see that it runs
+	$(CARGO) test --bench '*' $(CARGO_FLAGS)
+
+image: ## the container image tessera:latest
+	scripts/build_image.sh cpu tessera:latest
+
+image-cuda: ## the container image tessera:cuda, for NVIDIA GPUs
+	scripts/build_image.sh cuda tessera:cuda
+
+runtime: ## ONNX Runtime's library, into .onnxruntime
+	@$(PYTHON) scripts/fetch_onnxruntime.py
+
+venv: ## the Python environment of the tests, into .venv
+	@$(PYTHON) scripts/python_environment.py .venv tests/requirements.txt
+
+tools:
+	@scripts/check_tools.sh
+
+clean: ## remove what cargo built
+	$(CARGO) clean
+
+clean-runtime: ## remove ONNX Runtime and the Python environment
+	rm -rf .onnxruntime .venv

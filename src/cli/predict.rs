@@ -1,0 +1,69 @@
+//! `tessera predict`: labels for pictures, without a server.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::args::PredictArgs;
+use super::table::Table;
+use super::{Failure, is_for_people, local};
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::repository::LoadedModel;
+use crate::task::image_classification::{Classification, Form};
+use crate::task::{Instance, Parameters, Prediction};
+
+/// Classifies each picture; one that can't be read is reported and doesn't keep the others from being answered.
+pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
+    let folder = local::choose(settings, arguments.model.as_deref())?;
+    if is_for_people() {
+        eprintln!("Loading {} ...", folder.name);
+    }
+    let model = local::load_alone(settings, &folder)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let count = usize::try_from(arguments.top_k.unwrap_or(1)).unwrap_or(usize::MAX);
+    let mut table = Table::new(["image", "label", "confidence"]);
+    let mut failed = 0;
+    for source in &arguments.images {
+        let image = local::image_name(source);
+        let labels = match local::read_image(source).and_then(|bytes| runtime.block_on(classify(&model, bytes, count)))
+        {
+            Ok(labels) => labels,
+            Err(Failure(reason)) => {
+                eprintln!("error: {image}: {reason}");
+                failed += 1;
+                continue;
+            }
+        };
+        for (label, confidence) in labels {
+            if arguments.json {
+                writeln!(out, "{}", json!({"image": image, "label": &*label, "confidence": confidence}))?;
+            } else {
+                table.row([image.clone(), label.to_string(), format!("{confidence:.4}")]);
+            }
+        }
+    }
+    if !arguments.json {
+        table.print(out)?;
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Failure(format!("{failed} of {} images could not be classified", arguments.images.len()))),
+    }
+}
+
+async fn classify(model: &LoadedModel, bytes: bytes::Bytes, count: usize) -> Result<Vec<(Arc<str>, f32)>, Failure> {
+    let prepared = model.task.prepare(&Instance::Encoded(bytes)).map_err(|error| Failure(error.message))?;
+    let outputs = model.engine.run(Arc::from([prepared.item])).await.map_err(Failure::new)?;
+    let outputs = outputs.into_iter().next().unwrap_or_default();
+    let form = Parameters::ImageClassification(Form::TopK(count));
+    let Prediction::ImageClassification(prediction) = model.task.finish(&outputs, form).map_err(Failure::new)?;
+    Ok(match prediction {
+        Classification::TopK { labels, confidences } => labels.into_iter().zip(confidences).collect(),
+        Classification::Best { label, confidence } => vec![(label, confidence)],
+        Classification::Vertex { display_names, confidences, .. } => {
+            display_names.into_iter().zip(confidences).collect()
+        }
+    })
+}

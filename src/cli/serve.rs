@@ -1,0 +1,271 @@
+//! `tessera serve`: opens the port, loads the models, serves until it is told to end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::config::{self, OnError, Settings};
+use crate::endpoint::ServedModel;
+use crate::engine::Engine;
+use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
+use crate::http::operations::{self, Operations};
+use crate::http::{self, Api, ApiSettings, RouteAliases};
+use crate::observe::{LogControl, LogError, LogFormat, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::repository;
+use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
+use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
+use crate::service::{Service, WorkPool};
+use crate::startup::{ModelKey, Plan, StartupError, load_options};
+
+/// Why the server did not start, or ended with a failure.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ServeError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("server.host and server.admin_host must be IP addresses, such as 0.0.0.0; {0:?} is not")]
+    Host(String),
+    #[error(transparent)]
+    Origins(#[from] OriginError),
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    #[error("the metrics could not be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the system refused a thread or a signal handler: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServeError`], before or after the port was open; it has been logged when this returns.
+pub fn run(settings: Settings, no_color: bool) -> Result<(), ServeError> {
+    let log = start_logging(&log_settings(&settings, no_color))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(settings, log));
+    if let Err(error) = &result {
+        tracing::error!("{error}");
+    }
+    // What is still blocking, such as a model being loaded, is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+fn log_settings(settings: &Settings, no_color: bool) -> LogSettings {
+    LogSettings {
+        format: match settings.log.format {
+            config::LogFormat::Auto => LogFormat::Auto,
+            config::LogFormat::Json => LogFormat::Json,
+            config::LogFormat::Text => LogFormat::Text,
+        },
+        level: settings.log.level.clone(),
+        no_color,
+        labels: settings.container.labels.clone(),
+        project: settings.container.labels.get("project_number").cloned(),
+    }
+}
+
+async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
+    let readiness = Arc::new(Readiness::new());
+    let metrics = Arc::new(Metrics::new()?);
+    let drain = Drain::new(
+        DrainSettings { delay: settings.server.drain_delay, timeout: settings.server.drain_timeout },
+        readiness.clone(),
+    );
+    stop_on_signals(drain.clone())?;
+
+    // The ports open before anything slow begins: a probe by TCP must not fail while models load.
+    let api_server = bind(&settings.server.host, settings.server.port, "--port or server.port", &settings)?;
+    let admin_server = match settings.server.admin_port {
+        Some(port) => Some(bind(&settings.server.admin_host, port, "--admin-port or server.admin_port", &settings)?),
+        None => None,
+    };
+
+    let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
+    let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
+    let router = api_router(&settings, service.clone(), &operations)?;
+    tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
+    let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
+    // The admin port outlives the API's, so that the end can be watched.
+    let admin_drain = Drain::new(DrainSettings { delay: Duration::ZERO, ..drain.settings() }, readiness.clone());
+    let admin = admin_server.map(|server| {
+        tracing::info!(listener = "admin", address = %server.local_addr(), "listening");
+        let router = admin::router(operations, log);
+        tokio::spawn(server.serve(router, admin_drain.clone(), metrics.connections("admin")))
+    });
+
+    tokio::select! {
+        loaded = load_models(&settings, &service, &readiness, &metrics) => loaded.inspect_err(|error| {
+            readiness.set_failed(error.to_string());
+        })?,
+        // Told to end while loading: there is nothing to lose.
+        () = drain.begun() => {}
+    }
+    let served = api.await.map_err(io::Error::other)?;
+    admin_drain.begin();
+    if let Some(admin) = admin {
+        admin.await.map_err(io::Error::other)?;
+    }
+    match served.cut {
+        0 => tracing::info!("everything that was accepted is answered; goodbye"),
+        cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
+    }
+    Ok(())
+}
+
+fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Result<Server, ServeError> {
+    let address: IpAddr = match host {
+        "localhost" => IpAddr::from([127, 0, 0, 1]),
+        host => host.parse().map_err(|_| ServeError::Host(host.to_owned()))?,
+    };
+    let limits = ServerSettings {
+        max_connections: settings.server.max_connections,
+        header_timeout: settings.server.header_timeout,
+        ..ServerSettings::default()
+    };
+    Ok(Server::bind(SocketAddr::new(address, port), option, limits)?)
+}
+
+/// All routes of the API's port, in their middleware.
+fn api_router(settings: &Settings, service: Arc<Service>, operations: &Operations) -> Result<Router, ServeError> {
+    const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
+    let metrics = operations.metrics.clone();
+    let api = Arc::new(Api {
+        service,
+        metrics: metrics.clone(),
+        settings: ApiSettings {
+            body_limit: settings.limits.body,
+            instances: settings.limits.instances,
+            request_timeout: settings.server.request_timeout,
+            body_timeout: settings.server.body_timeout,
+        },
+    });
+    let aliases = RouteAliases {
+        health: settings.container.health_route.clone(),
+        predict: settings.container.predict_route.clone(),
+    };
+    let mut router = http::router(api)
+        .merge(operations::router(operations.clone()))
+        .fallback(http::not_found)
+        .method_not_allowed_fallback(http::method_not_allowed);
+    if let Some(cors) = cors(&settings.server.cors_origins)? {
+        router = router.layer(cors);
+    }
+    let router = router
+        .layer(catch_panic(metrics.clone()))
+        .layer(from_fn_with_state(AccessLog::new(metrics, PROBES), access_log))
+        .layer(from_fn(request_id));
+    Ok(aliases.wrap(router))
+}
+
+/// Loads all models, side by side, and opens the latch.
+async fn load_models(
+    settings: &Settings,
+    service: &Service,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+) -> Result<(), StartupError> {
+    let plan = Plan::new(settings)?;
+    let options = Arc::new(load_options(settings));
+    let mut loading = JoinSet::new();
+    for folder in plan.folders.clone() {
+        readiness.set_progress(&folder.name, "loading");
+        let options = options.clone();
+        loading.spawn_blocking(move || {
+            let loaded = repository::load(&folder, &options);
+            (folder, loaded)
+        });
+    }
+    let mut models: BTreeMap<ModelKey, Arc<ServedModel>> = BTreeMap::new();
+    while let Some(finished) = loading.join_next().await {
+        // A panic while loading is our defect; it is logged by the panic hook and ends the start.
+        let Ok((folder, loaded)) = finished else { continue };
+        match loaded {
+            Ok(loaded) => {
+                let model = served(loaded, settings, metrics);
+                tracing::info!(
+                    model = model.name,
+                    version = model.version,
+                    provider = model.provider,
+                    seconds = model.load_time.as_secs_f64(),
+                    "model ready"
+                );
+                readiness.set_progress(&folder.name, "ready");
+                models.insert((folder.name.clone(), folder.version), Arc::new(model));
+            }
+            Err(error) if settings.repository.on_error == OnError::Skip => {
+                readiness.set_progress(&folder.name, "skipped");
+                tracing::error!(model = folder.name, %error, "model skipped, as repository.on_error is \"skip\"");
+            }
+            Err(error) => return Err(StartupError::Model { name: folder.name, error }),
+        }
+    }
+    service.publish(plan.catalog(&models, metrics));
+    readiness.set_ready();
+    tracing::info!(models = models.len(), "ready");
+    Ok(())
+}
+
+/// Gives a loaded model its queue.
+fn served(loaded: repository::LoadedModel, settings: &Settings, metrics: &Metrics) -> ServedModel {
+    let version = loaded.version.to_string();
+    metrics.model_loaded(&loaded.name, &version, loaded.load_time);
+    let queue = SchedulerSettings {
+        queue_items: settings.limits.queue_items,
+        queue_bytes: settings.limits.queue_bytes,
+        max_batch: None,
+        max_delay: settings.engine.max_delay,
+    };
+    let observer = Arc::new(QueueObserver {
+        metrics: metrics.model(&loaded.name, &version),
+        fixed_batch: loaded.engine.fixed_batch(),
+    });
+    ServedModel {
+        signature: loaded.engine.signature().clone(),
+        provider: loaded.engine.provider().to_string(),
+        name: loaded.name,
+        version: loaded.version,
+        display_name: loaded.display_name,
+        task: loaded.task,
+        file_bytes: loaded.file_bytes,
+        load_time: loaded.load_time,
+        scheduler: Scheduler::start(loaded.engine, queue, observer),
+    }
+}
+
+/// Turns what a queue tells into metrics.
+struct QueueObserver {
+    metrics: ModelMetrics,
+    /// The batch that the model insists on.
+    fixed_batch: Option<usize>,
+}
+
+impl SchedulerObserver for QueueObserver {
+    fn queue_changed(&self, items: usize, bytes: usize, expected_wait: Duration) {
+        self.metrics.queue(items, bytes);
+        self.metrics.expected_wait(expected_wait);
+    }
+
+    fn batch_formed(&self, size: usize) {
+        let padding = self.fixed_batch.map_or(0, |fixed| fixed.saturating_sub(size));
+        self.metrics.batch(size, padding);
+    }
+
+    fn departed(&self, _departure: Departure) {
+        self.metrics.cancelled();
+    }
+
+    fn refused(&self, _refusal: &Refusal) {
+        self.metrics.refused();
+    }
+}

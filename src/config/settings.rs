@@ -1,0 +1,325 @@
+//! What holds: every setting with its type. `config.toml` says what each of them does; the comments here give units
+//! and what the absence of a value means.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::container::Container;
+use super::endpoints::{self, Endpoint};
+use super::error::{Origin, ProblemKind};
+use super::layers::Value;
+use super::log_level;
+use super::print::{admin_port, duration, path, size};
+use super::reader::{self, Expected, Parsed, Reader, boolean, choice, integer, name, optional_path, texts};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// The id of the endpoint that answers routes which name none. Whether it exists, only the repository shows.
+    pub default_endpoint: String,
+    /// The project in resource names.
+    pub project: String,
+    /// The location in resource names.
+    pub location: String,
+    /// `[server]`
+    pub server: Server,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[engine]`
+    pub engine: Engine,
+    /// `[repository]`
+    pub repository: Repository,
+    /// `[log]`
+    pub log: Log,
+    /// `[[endpoint]]`
+    #[serde(rename = "endpoint", skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+    /// What Vertex AI says by `AIP_*`.
+    #[serde(skip)]
+    pub container: Container,
+    /// The file that was read.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// Where values were set that are not the built-in ones, by their full paths.
+    #[serde(skip)]
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// `[server]`: listeners, and how long things may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "config.toml documents them")]
+pub struct Server {
+    pub host: String,
+    pub port: u16,
+    pub admin_host: String,
+    /// `None`: closed.
+    #[serde(serialize_with = "admin_port")]
+    pub admin_port: Option<u16>,
+    #[serde(serialize_with = "duration")]
+    pub drain_delay: Duration,
+    #[serde(serialize_with = "duration")]
+    pub drain_timeout: Duration,
+    #[serde(serialize_with = "duration")]
+    pub header_timeout: Duration,
+    #[serde(serialize_with = "duration")]
+    pub body_timeout: Duration,
+    #[serde(serialize_with = "duration")]
+    pub request_timeout: Duration,
+    pub max_connections: usize,
+    /// Origins as browsers send them, or `*`. Empty: no CORS.
+    pub cors_origins: Vec<String>,
+}
+
+/// `[limits]`: what requests may cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "config.toml documents them")]
+pub struct Limits {
+    /// Bytes.
+    #[serde(serialize_with = "size")]
+    pub body: usize,
+    pub instances: usize,
+    pub pixels: u64,
+    pub queue_items: usize,
+    /// Bytes.
+    #[serde(serialize_with = "size")]
+    pub queue_bytes: usize,
+}
+
+/// `[engine]`: how models are run. A count of 0 leaves the choice to the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "config.toml documents them")]
+pub struct Engine {
+    pub provider: Provider,
+    pub fallback: bool,
+    pub device_id: u16,
+    /// `None`: to be searched for.
+    #[serde(serialize_with = "path")]
+    pub library: Option<PathBuf>,
+    pub library_directories: Vec<PathBuf>,
+    pub threads: usize,
+    pub workers: usize,
+    pub spin: bool,
+    pub max_batch: usize,
+    #[serde(serialize_with = "duration")]
+    pub max_delay: Duration,
+    pub warm_up: bool,
+    pub preprocess_threads: usize,
+    pub tensorrt: TensorRt,
+}
+
+/// `[engine.tensorrt]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "config.toml documents them")]
+pub struct TensorRt {
+    pub fp16: bool,
+    /// `None`: engines are not kept.
+    #[serde(serialize_with = "path")]
+    pub engine_cache: Option<PathBuf>,
+}
+
+/// What computes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Provider {
+    #[default]
+    Cpu,
+    Cuda,
+    TensorRt,
+}
+
+impl Provider {
+    /// All of them, by the names that the setting takes.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("cpu", Self::Cpu), ("cuda", Self::Cuda), ("tensorrt", Self::TensorRt)];
+}
+
+/// `[repository]`: where models lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repository {
+    /// The setting, or what `AIP_STORAGE_DIR`, `AIP_STORAGE_URI` or `--models` put in its place.
+    pub directory: PathBuf,
+    /// What becomes of the start when a model can't be loaded.
+    pub on_error: OnError,
+}
+
+/// What becomes of the start when a model can't be loaded.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It ends.
+    #[default]
+    Fail,
+    /// The other models are served.
+    Skip,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// Directives as `tracing_subscriber::EnvFilter` takes them.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl LogFormat {
+    /// All of them, by the names that the setting takes.
+    pub const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("json", Self::Json), ("text", Self::Text)];
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+impl Settings {
+    /// Reads the merged layers; what is wrong is left in the reader.
+    pub(super) fn read(reader: &mut Reader<'_>, container: Container) -> Self {
+        let server = reader.section("server", |reader| Server::read(reader, &container));
+        Self {
+            default_endpoint: reader.read("default_endpoint", endpoints::id),
+            project: reader.read("project", endpoints::id),
+            location: reader.read("location", endpoints::id),
+            server,
+            limits: reader.section("limits", Limits::read),
+            engine: reader.section("engine", Engine::read),
+            repository: reader.section("repository", Repository::read),
+            log: reader.section("log", Log::read),
+            endpoints: Vec::new(),
+            container,
+            file: None,
+            origins: BTreeMap::new(),
+        }
+    }
+}
+
+impl Server {
+    fn read(reader: &mut Reader<'_>, container: &Container) -> Self {
+        let closed = container.closes_admin_port;
+        let server = Self {
+            host: reader.read("host", name),
+            port: reader.read("port", integer(0..=65_535, 8080)),
+            admin_host: reader.read("admin_host", name),
+            admin_port: reader.read("admin_port", |value| read_admin_port(value, closed)),
+            drain_delay: reader.read("drain_delay", reader::duration(Duration::ZERO..=HOUR / 6, "5s")),
+            drain_timeout: reader.read("drain_timeout", reader::duration(Duration::ZERO..=HOUR, "20s")),
+            header_timeout: reader.read("header_timeout", timeout(100 * MILLISECOND)),
+            body_timeout: reader.read("body_timeout", timeout(100 * MILLISECOND)),
+            request_timeout: reader.read("request_timeout", timeout(MILLISECOND)),
+            max_connections: reader.read("max_connections", integer(1..=1_000_000, 4096)),
+            cors_origins: reader.read("cors_origins", read_origins),
+        };
+        let wild = |host: &str| matches!(host, "0.0.0.0" | "::" | "[::]");
+        let same_host = server.host == server.admin_host || wild(&server.host) || wild(&server.admin_host);
+        if server.port != 0 && server.admin_port == Some(server.port) && same_host {
+            let reason = format!(
+                "{} is the admin port too; give one of them another number, or \"off\" to server.admin_port",
+                server.port
+            );
+            reader.refuse("port", &Origin::Default, ProblemKind::Inconsistent(reason));
+        }
+        server
+    }
+}
+
+fn timeout(least: Duration) -> impl FnOnce(&Value) -> Parsed<Duration> {
+    reader::duration(RangeInclusive::new(least, HOUR), "60s")
+}
+
+/// The number that "auto" stands for outside Vertex AI.
+const ADMIN_PORT: u16 = 9091;
+
+fn read_admin_port(value: &Value, closed: bool) -> Parsed<Option<u16>> {
+    match reader::text(value).as_deref() {
+        Ok("off") => return Ok(None),
+        Ok("auto") => return Ok((!closed).then_some(ADMIN_PORT)),
+        _ => {}
+    }
+    integer(0..=65_535, 0)(value).map(Some).map_err(|_| {
+        let range = "an integer from 0 to 65535, \"off\" or \"auto\"";
+        Expected(range.to_owned(), ADMIN_PORT.to_string())
+    })
+}
+
+fn read_origins(value: &Value) -> Parsed<Vec<String>> {
+    let origins = texts(value)?;
+    // An origin is a scheme and an authority: a path, even "/", would never equal what a browser sends.
+    let is_origin = |origin: &String| {
+        origin == "*"
+            || origin
+                .split_once("://")
+                .is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ']))
+    };
+    if origins.iter().all(is_origin) {
+        return Ok(origins);
+    }
+    Err(Expected("a list of origins without a path, or [\"*\"]".to_owned(), "[\"https://example.org\"]".to_owned()))
+}
+
+impl Limits {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            body: reader.read("body", reader::size(1 << 10..=1 << 31, "32MiB")),
+            instances: reader.read("instances", integer(1..=100_000, 256)),
+            pixels: reader.read("pixels", integer(1..=1_000_000_000, 50_000_000)),
+            queue_items: reader.read("queue_items", integer(1..=10_000_000, 1024)),
+            queue_bytes: reader.read("queue_bytes", reader::size(1 << 20..=1 << 40, "1GiB")),
+        }
+    }
+}
+
+impl Engine {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let directories = |value: &Value| Ok(texts(value)?.into_iter().map(PathBuf::from).collect());
+        Self {
+            provider: reader.read("provider", choice(&Provider::NAMES)),
+            fallback: reader.read("fallback", boolean),
+            device_id: reader.read("device_id", integer(0..=255, 0)),
+            library: reader.read("library", optional_path),
+            library_directories: reader.read("library_directories", directories),
+            threads: reader.read("threads", integer(0..=1024, 4)),
+            workers: reader.read("workers", integer(0..=1024, 4)),
+            spin: reader.read("spin", boolean),
+            max_batch: reader.read("max_batch", integer(0..=4096, 32)),
+            max_delay: reader.read("max_delay", reader::duration(Duration::ZERO..=Duration::from_secs(10), "2ms")),
+            warm_up: reader.read("warm_up", boolean),
+            preprocess_threads: reader.read("preprocess_threads", integer(0..=1024, 4)),
+            tensorrt: reader.section("tensorrt", |reader| TensorRt {
+                fp16: reader.read("fp16", boolean),
+                engine_cache: reader.read("engine_cache", optional_path),
+            }),
+        }
+    }
+}
+
+impl Repository {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let on_error = [("fail", OnError::Fail), ("skip", OnError::Skip)];
+        Self {
+            directory: reader.read("directory", |value| name(value).map(PathBuf::from)),
+            on_error: reader.read("on_error", choice(&on_error)),
+        }
+    }
+}
+
+impl Log {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self { level: reader.read("level", log_level::read), format: reader.read("format", choice(&LogFormat::NAMES)) }
+    }
+}

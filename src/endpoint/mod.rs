@@ -1,0 +1,171 @@
+//! Endpoints: the names that requests go to, and which deployed model answers each request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::engine::Signature;
+use crate::observe::DeployedModelMetrics;
+use crate::protocol::vertex::DeployedModelFields;
+use crate::scheduler::Scheduler;
+use crate::task::Task;
+
+mod identity;
+mod traffic;
+
+pub use identity::derived_id;
+use traffic::TrafficSplit;
+
+/// A model that is ready to answer. Several deployed models may share it, and its queue.
+pub struct ServedModel {
+    /// The name of its folder.
+    pub name: String,
+    /// From 1.
+    pub version: u64,
+    /// What people call it.
+    pub display_name: String,
+    /// What it means.
+    pub task: Arc<Task>,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// What computes, such as `cpu`.
+    pub provider: String,
+    /// The size of its files in bytes.
+    pub file_bytes: u64,
+    /// How long it took to become ready.
+    pub load_time: Duration,
+    /// Its queue.
+    pub scheduler: Scheduler,
+}
+
+/// A model under an endpoint.
+pub struct DeployedModel {
+    /// Who answered, as it stands in answers.
+    pub fields: DeployedModelFields,
+    /// The model.
+    pub model: Arc<ServedModel>,
+    /// Percent of the endpoint's requests.
+    pub traffic: u8,
+    /// What is counted of its requests.
+    pub metrics: DeployedModelMetrics,
+}
+
+/// A name that requests go to.
+pub struct Endpoint {
+    /// The last segment of its resource name.
+    pub id: String,
+    /// What people call it.
+    pub display_name: String,
+    deployed_models: Vec<Arc<DeployedModel>>,
+    split: TrafficSplit,
+}
+
+impl Endpoint {
+    /// An endpoint for models whose traffic adds up to 100.
+    pub fn new(id: String, display_name: String, deployed_models: Vec<Arc<DeployedModel>>) -> Self {
+        let shares: Vec<u8> = deployed_models.iter().map(|deployed| deployed.traffic).collect();
+        Self { id, display_name, split: TrafficSplit::new(&shares), deployed_models }
+    }
+
+    /// The models, in the order in which they were declared.
+    pub fn deployed_models(&self) -> &[Arc<DeployedModel>] {
+        &self.deployed_models
+    }
+
+    /// The deployed model whose turn it is by the traffic split; `None` when none has traffic.
+    pub fn choose(&self) -> Option<&Arc<DeployedModel>> {
+        self.deployed_models.get(self.split.next()?)
+    }
+}
+
+/// Why no deployed model could be found.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LookupError {
+    /// There is no endpoint of that id.
+    #[error("endpoint `{id}` is not served here; there are: {}", .known.join(", "))]
+    UnknownEndpoint {
+        /// What was asked for.
+        id: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The endpoint has no deployed model of that id.
+    #[error("endpoint `{endpoint}` has no deployed model `{id}`")]
+    UnknownDeployedModel {
+        /// The endpoint.
+        endpoint: String,
+        /// What was asked for.
+        id: String,
+    },
+    /// A route that names no endpoint was used, but none is the default.
+    #[error("no endpoint is the default: set `default_endpoint` to one of {}", .known.join(", "))]
+    NoDefault {
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The endpoint exists, but sends no traffic to any model.
+    #[error("endpoint `{0}` has no deployed model with traffic")]
+    NoTraffic(String),
+}
+
+/// All endpoints.
+#[derive(Default)]
+pub struct Catalog {
+    endpoints: BTreeMap<String, Arc<Endpoint>>,
+    default: Option<String>,
+}
+
+impl Catalog {
+    /// The endpoints by their ids. Without an endpoint of the default's id, the only one there is answers in its place.
+    pub fn new(endpoints: Vec<Endpoint>, default: &str) -> Self {
+        let endpoints: BTreeMap<_, _> =
+            endpoints.into_iter().map(|endpoint| (endpoint.id.clone(), Arc::new(endpoint))).collect();
+        let default = match endpoints.len() {
+            _ if endpoints.contains_key(default) => Some(default.to_owned()),
+            1 => endpoints.keys().next().cloned(),
+            _ => None,
+        };
+        Self { endpoints, default }
+    }
+
+    /// The endpoints in the order of their ids.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
+    }
+
+    /// The endpoint of an id.
+    ///
+    /// # Errors
+    /// [`LookupError::UnknownEndpoint`].
+    pub fn endpoint(&self, id: &str) -> Result<&Arc<Endpoint>, LookupError> {
+        self.endpoints.get(id).ok_or_else(|| LookupError::UnknownEndpoint {
+            id: id.chars().take(64).collect(),
+            known: self.endpoints.keys().cloned().collect(),
+        })
+    }
+
+    /// The endpoint for routes that name none.
+    ///
+    /// # Errors
+    /// [`LookupError::NoDefault`].
+    pub fn default_endpoint(&self) -> Result<&Arc<Endpoint>, LookupError> {
+        self.default
+            .as_ref()
+            .and_then(|id| self.endpoints.get(id))
+            .ok_or_else(|| LookupError::NoDefault { known: self.endpoints.keys().cloned().collect() })
+    }
+}
+
+impl Endpoint {
+    /// The deployed model of an id.
+    ///
+    /// # Errors
+    /// [`LookupError::UnknownDeployedModel`].
+    pub fn deployed_model(&self, id: &str) -> Result<&Arc<DeployedModel>, LookupError> {
+        self.deployed_models.iter().find(|deployed| deployed.fields.deployed_model_id == id).ok_or_else(|| {
+            LookupError::UnknownDeployedModel { endpoint: self.id.clone(), id: id.chars().take(64).collect() }
+        })
+    }
+}

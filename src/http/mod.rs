@@ -1,0 +1,189 @@
+//! HTTP: bytes to requests, outcomes to bytes. No decision about models is taken here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::{Method, Uri};
+use serde_json::json;
+
+use crate::endpoint::LookupError;
+use crate::observe::Metrics;
+use crate::protocol::status::{Code, Status};
+use crate::protocol::vertex::Surface;
+use crate::service::{Service, ServiceError, Target};
+
+mod describe;
+pub mod middleware;
+pub mod operations;
+mod predict;
+mod respond;
+mod routes;
+
+pub use respond::Failure;
+use routes::{Action, ResourceVerb, action};
+
+/// What requests may cost.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// The largest body, unpacked, in bytes.
+    pub body_limit: usize,
+    /// The most instances of one request.
+    pub instances: usize,
+    /// The deadline of a request that names none.
+    pub request_timeout: Duration,
+    /// The longest time that a body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+/// What the handlers share.
+pub struct Api {
+    /// Predicts.
+    pub service: Arc<Service>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Limits.
+    pub settings: ApiSettings,
+}
+
+/// The routes of the API. Health and metrics are in [`operations`].
+pub fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(index))
+        .route("/v1/endpoints", get(index))
+        .route("/predict", any(predict_default))
+        .route("/v1/endpoints/{target}", any(endpoint))
+        .route("/v1/endpoints/{endpoint}/deployedModels/{target}", any(deployed_model));
+    for version in ["v1", "v1beta1"] {
+        let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
+        router = router.route(&path, any(resource));
+    }
+    router.with_state(api)
+}
+
+/// The answer for a path that doesn't exist.
+pub async fn not_found(uri: Uri) -> Failure {
+    let path: String = uri.path().chars().take(100).collect();
+    Failure(Status::new(Code::NotFound, format!("there is nothing at {path}; GET / lists what is served here")))
+}
+
+/// The answer for a method that a path doesn't take.
+pub async fn method_not_allowed() -> Failure {
+    Failure(Status::method_not_allowed("GET, HEAD"))
+}
+
+async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
+    let catalog = api.service.catalog().map_err(failure)?;
+    let endpoints: Vec<_> = catalog.endpoints().map(|endpoint| describe::endpoint(endpoint)).collect();
+    let default = catalog.default_endpoint().ok().map(|endpoint| endpoint.id.clone());
+    let body = json!({
+        "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
+        "defaultEndpoint": default,
+        "endpoints": endpoints,
+    });
+    Ok(respond::json(body.to_string().into_bytes()))
+}
+
+async fn predict_default(State(api): State<Arc<Api>>, request: Request) -> Response {
+    match request.method() {
+        &Method::POST => predict::predict(&api, Target::Default, Surface::Container, request).await,
+        _ => Failure(Status::method_not_allowed("POST")).into_response(),
+    }
+}
+
+async fn endpoint(State(api): State<Arc<Api>>, Path(target): Path<String>, request: Request) -> Response {
+    endpoint_action(&api, &target, request).await
+}
+
+/// Project and location are whatever the client believes them to be: a self-hosted server has only one of each.
+async fn resource(
+    State(api): State<Arc<Api>>,
+    Path((_project, _location, target)): Path<(String, String, String)>,
+    request: Request,
+) -> Response {
+    endpoint_action(&api, &target, request).await
+}
+
+async fn endpoint_action(api: &Api, target: &str, request: Request) -> Response {
+    let ResourceVerb { resource, verb } = ResourceVerb::split(target);
+    match action(verb, request.method()) {
+        Ok(Action::Predict) => predict::predict(api, Target::Endpoint(resource), Surface::Api, request).await,
+        Ok(Action::Describe) => describe_endpoint(api, resource).into_response(),
+        Err(status) => Failure(status).into_response(),
+    }
+}
+
+fn describe_endpoint(api: &Api, id: &str) -> Result<Response, Failure> {
+    let catalog = api.service.catalog().map_err(failure)?;
+    let endpoint = catalog.endpoint(id).map_err(lookup_failure)?;
+    Ok(respond::json(describe::endpoint(endpoint).to_string().into_bytes()))
+}
+
+/// The container's routes; GET without a verb is the default health route of Vertex, so it answers 503 while loading.
+async fn deployed_model(
+    State(api): State<Arc<Api>>,
+    Path((endpoint, target)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let ResourceVerb { resource: id, verb } = ResourceVerb::split(&target);
+    match action(verb, request.method()) {
+        Ok(Action::Predict) => {
+            let target = Target::DeployedModel { endpoint: &endpoint, id };
+            predict::predict(&api, target, Surface::Container, request).await
+        }
+        Ok(Action::Describe) => describe_deployed_model(&api, &endpoint, id).into_response(),
+        Err(status) => Failure(status).into_response(),
+    }
+}
+
+fn describe_deployed_model(api: &Api, endpoint: &str, id: &str) -> Result<Response, Failure> {
+    let catalog = api.service.catalog().map_err(failure)?;
+    let endpoint = catalog.endpoint(endpoint).map_err(lookup_failure)?;
+    let deployed = endpoint.deployed_model(id).map_err(lookup_failure)?;
+    Ok(respond::json(describe::deployed_model(deployed).to_string().into_bytes()))
+}
+
+fn failure(error: ServiceError) -> Failure {
+    Failure(Status::from(&error))
+}
+
+fn lookup_failure(error: LookupError) -> Failure {
+    failure(ServiceError::Lookup(error))
+}
+
+/// Paths that Vertex chose for this container's health and predict routes. They may be any path, also one that means
+/// something else here, so they are matched whole and before all others.
+#[derive(Debug, Clone, Default)]
+pub struct RouteAliases {
+    /// Answers as `/health`.
+    pub health: Option<String>,
+    /// Answers as `/predict`.
+    pub predict: Option<String>,
+}
+
+impl RouteAliases {
+    /// Puts the aliases in front of a router.
+    pub fn wrap(self, router: Router) -> Router {
+        if self.health.is_none() && self.predict.is_none() {
+            return router;
+        }
+        let rewrite = move |mut request: Request| {
+            let path = request.uri().path();
+            let is = |alias: &Option<String>| alias.as_deref() == Some(path);
+            let canonical = match () {
+                () if is(&self.predict) => Some("/predict"),
+                () if is(&self.health) => Some("/health"),
+                () => None,
+            };
+            if let Some(path) = canonical {
+                *request.uri_mut() = Uri::from_static(path);
+            }
+            request
+        };
+        // A layer on the router itself would run only after the path was matched.
+        Router::new().fallback_service(tower::util::MapRequest::new(router, rewrite))
+    }
+}

@@ -1,0 +1,56 @@
+//! From outcomes to HTTP responses.
+
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+
+use crate::protocol::status::Status;
+
+/// A failure on its way to the client; also left in the response's extensions, where the access log finds it.
+#[derive(Debug, Clone)]
+pub struct Failure(pub Status);
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self(status)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self(status) = &self;
+        let mut response = json(status.to_json().to_string().into_bytes());
+        *response.status_mut() = status.http_status();
+        if let Some(seconds) = status.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = status.allow {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// A 200 with a JSON body.
+pub fn json(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn headers_follow_the_status() {
+        let response = Failure(Status::method_not_allowed("POST")).into_response();
+        assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("POST")));
+        let response = Failure(Status::unavailable("busy", Duration::from_secs(3))).into_response();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+            (503, &HeaderValue::from_static("3"))
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! `google.rpc.Status`: the one form in which Vertex AI's routes say that something went wrong.
+//!
+//! The pairs of canonical code and HTTP status are those of `google/rpc/code.proto`.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// A canonical code. Only those that Tessera answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are google.rpc.Code's")]
+pub enum Code {
+    Cancelled,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    ResourceExhausted,
+    FailedPrecondition,
+    Unimplemented,
+    Internal,
+    Unavailable,
+}
+
+impl Code {
+    /// The name on the wire, as in `"status": "INVALID_ARGUMENT"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "CANCELLED",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::NotFound => "NOT_FOUND",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Internal => "INTERNAL",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+
+    /// The HTTP status that stands for it.
+    pub fn http(self) -> StatusCode {
+        match self {
+            // 499 has no name: "client closed request".
+            Self::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// What a client is told when its request fails. It holds nothing that is meant for the log only.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// The canonical code.
+    pub code: Code,
+    /// One sentence or two: what is wrong, where, and what to do.
+    pub message: String,
+    /// The part of the request that is at fault, such as `instances[3].b64`.
+    pub field: Option<String>,
+    /// When it is worth trying again.
+    pub retry_after: Option<Duration>,
+    /// The methods that a path takes, when the request's isn't among them: makes the HTTP status 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Status {
+    /// A status with a message alone.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), field: None, retry_after: None, allow: None }
+    }
+
+    /// Bad input in a field that can be named.
+    pub fn bad_field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(Code::InvalidArgument, message) }
+    }
+
+    /// Not now, but perhaps after this time.
+    pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(Code::Unavailable, message) }
+    }
+
+    /// A method that the path doesn't take. `google.rpc.Code` has no name for it; UNIMPLEMENTED is nearest.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("this method is not allowed here: use {allow}");
+        Self { allow: Some(allow), ..Self::new(Code::Unimplemented, message) }
+    }
+
+    /// The HTTP status to answer with.
+    pub fn http_status(&self) -> StatusCode {
+        match self.allow {
+            Some(_) => StatusCode::METHOD_NOT_ALLOWED,
+            None => self.code.http(),
+        }
+    }
+
+    /// The value of `Retry-After`: whole seconds, at least 1.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| (wait.as_secs_f64().ceil() as u64).max(1))
+    }
+
+    /// The JSON body: `{"error":{"code","message","status","details"}}`.
+    pub fn to_json(&self) -> Value {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            code: u16,
+            message: &'a str,
+            status: &'static str,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            details: Vec<Value>,
+        }
+        json!({"error": Body {
+            code: self.http_status().as_u16(),
+            message: &self.message,
+            status: self.code.name(),
+            details: self.details(),
+        }})
+    }
+
+    /// The typed details of `google/rpc/error_details.proto`.
+    fn details(&self) -> Vec<Value> {
+        let violation = self.field.as_ref().map(|field| {
+            json!({
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": [{"field": field, "description": self.message}],
+            })
+        });
+        let retry = self.retry_after_seconds().map(|seconds| {
+            json!({
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": format!("{seconds}s"),
+            })
+        });
+        violation.into_iter().chain(retry).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_field_is_named_twice() {
+        let status = Status::bad_field("instances[3].b64", "instances[3].b64 is not base64");
+        assert_eq!(
+            status.to_json(),
+            json!({"error": {
+                "code": 400,
+                "message": "instances[3].b64 is not base64",
+                "status": "INVALID_ARGUMENT",
+                "details": [{
+                    "@type": "type.googleapis.com/google.rpc.BadRequest",
+                    "fieldViolations": [{
+                        "field": "instances[3].b64",
+                        "description": "instances[3].b64 is not base64",
+                    }],
+                }],
+            }})
+        );
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_whole_seconds() {
+        let wait =
+            |milliseconds| Status::unavailable("full", Duration::from_millis(milliseconds)).retry_after_seconds();
+        assert_eq!(wait(0), Some(1));
+        assert_eq!(wait(1001), Some(2));
+    }
+}

@@ -1,0 +1,62 @@
+//! The models on disk: finding them, understanding their files, and making them ready to serve.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::engine::onnx::LoadError;
+
+mod folder;
+mod load;
+mod manifest;
+
+pub use folder::{ModelFolder, find_models};
+pub use load::{LoadOptions, LoadedModel, describe, file_bytes, load};
+pub use manifest::Manifest;
+
+/// Why models can't be served. Each text names the file and what to do.
+#[derive(Debug, Error)]
+pub enum RepositoryError {
+    /// A file or folder can't be read.
+    #[error("{}: {reason}", path.display())]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        reason: std::io::Error,
+    },
+    /// There is nothing to serve.
+    #[error(
+        "{}: there is no model here. A model is a folder NAME/ or NAME/VERSION/ with model.onnx, config.json and \
+         preprocessor_config.json; name another place with --models DIR",
+        .0.display()
+    )]
+    NoModels(PathBuf),
+    /// A model, but not an ONNX one.
+    #[error("{}: this is {what}", directory.display())]
+    OtherKind {
+        /// Where it lies.
+        directory: PathBuf,
+        /// What it is, and how to convert it.
+        what: &'static str,
+    },
+    /// A file that can be read but not understood.
+    #[error("{}: {reason}", path.display())]
+    Invalid {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// The model takes or gives something else than its description promises.
+    #[error("{}: {reason}", path.display())]
+    Mismatch {
+        /// The ONNX file.
+        path: PathBuf,
+        /// What doesn't fit, and what to change.
+        reason: String,
+    },
+    /// The engine can't run it.
+    #[error(transparent)]
+    Engine(#[from] LoadError),
+}

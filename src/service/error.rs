@@ -1,0 +1,154 @@
+//! Everything that can keep a prediction from being made, and what a client is told of it.
+//!
+//! This is the one place that decides on codes. What a client reads names the part of its request that is at fault and
+//! what to do; what only helps the operator goes to the log, where the error arises. Never the other way round.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::endpoint::LookupError;
+use crate::protocol::status::{Code, Status};
+use crate::protocol::vertex::RequestError;
+use crate::scheduler::{Refusal, ScheduleError};
+use crate::task::{InputError, OutputError};
+
+/// Why there is no prediction.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The models are still being loaded.
+    #[error("the models are still being loaded")]
+    Loading,
+    /// The request names something that isn't here.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The body is not a prediction request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The parameters make no sense.
+    #[error("parameters: {0}")]
+    Parameters(InputError),
+    /// An instance can't be used.
+    #[error("instances[{index}]: {error}")]
+    Instance {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong with it.
+        error: InputError,
+    },
+    /// The queue didn't let the request in.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The time that the request had is over.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// The model failed.
+    #[error("instances[{index}]: {error}")]
+    Model {
+        /// The instance that it failed on, from 0.
+        index: usize,
+        /// What the scheduler or the engine says.
+        error: ScheduleError,
+    },
+    /// The model answered with something that is no prediction.
+    #[error("instances[{index}]: {error}")]
+    Output {
+        /// The instance that it was for, from 0.
+        index: usize,
+        /// What is wrong with it.
+        error: OutputError,
+    },
+    /// A defect of ours, caught.
+    #[error("preparing instances[{0}] panicked")]
+    Panicked(usize),
+}
+
+/// How long a client is asked to wait for models that are being loaded.
+const LOADING_RETRY: Duration = Duration::from_secs(2);
+
+impl From<&ServiceError> for Status {
+    fn from(error: &ServiceError) -> Self {
+        match error {
+            ServiceError::Loading => Status::unavailable(error.to_string(), LOADING_RETRY),
+            ServiceError::Lookup(lookup) => match lookup {
+                LookupError::NoTraffic(_) => Status::new(Code::FailedPrecondition, lookup.to_string()),
+                _ => Status::new(Code::NotFound, lookup.to_string()),
+            },
+            ServiceError::Request(request) => Status {
+                field: request.field().map(str::to_owned),
+                ..Status::new(Code::InvalidArgument, request.to_string())
+            },
+            ServiceError::Parameters(input) => bad_input("parameters", input),
+            ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
+            ServiceError::Refused(refusal) => refused(refusal),
+            ServiceError::DeadlineExceeded | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
+                Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
+            }
+            ServiceError::Model { error: ScheduleError::Closed, .. } => {
+                Status::unavailable("the model is being shut down", Duration::ZERO)
+            }
+            ServiceError::Model { index, error: ScheduleError::Engine(_) } => Status::new(
+                Code::Internal,
+                format!(
+                    "the model failed on instances[{index}]; the server's log has the reason under this request's id"
+                ),
+            ),
+            ServiceError::Output { index, error } => {
+                Status::new(Code::Internal, format!("the model's answer for instances[{index}] can't be used: {error}"))
+            }
+            ServiceError::Panicked(index) => {
+                Status::new(Code::Internal, format!("an internal error while preparing instances[{index}]"))
+            }
+        }
+    }
+}
+
+fn bad_input(base: &str, input: &InputError) -> Status {
+    let field = match input.path.as_str() {
+        "" => base.to_owned(),
+        path => format!("{base}.{path}"),
+    };
+    let message = format!("{field} {}", input.message);
+    Status::bad_field(field, message)
+}
+
+fn refused(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::TooLarge { .. } => Code::InvalidArgument,
+        Refusal::DeadlinePassed => Code::DeadlineExceeded,
+        _ => Code::Unavailable,
+    };
+    Status { retry_after: refusal.retry_after(), ..Status::new(code, refusal.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_instance_is_named_with_its_field() {
+        let error = ServiceError::Instance { index: 3, error: InputError::new("b64", "is not base64") };
+        let status = Status::from(&error);
+        assert_eq!(status.field.as_deref(), Some("instances[3].b64"));
+        assert_eq!(status.message, "instances[3].b64 is not base64");
+        assert_eq!(status.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn the_engines_words_are_not_for_clients() {
+        let engine = crate::engine::EngineError::Failed("/secret/path: node 7".to_owned());
+        let error = ServiceError::Model { index: 0, error: ScheduleError::Engine(engine) };
+        let status = Status::from(&error);
+        assert_eq!(status.code, Code::Internal);
+        assert!(!status.message.contains("secret"), "{}", status.message);
+    }
+
+    #[test]
+    fn overload_says_when_to_come_back_and_oversize_does_not() {
+        let full = ServiceError::Refused(Refusal::QueueFull { retry_after: Duration::from_millis(2500) });
+        assert_eq!(Status::from(&full).retry_after_seconds(), Some(3));
+        assert_eq!(Status::from(&full).code, Code::Unavailable);
+        let large = Refusal::TooLarge { items: 9, bytes: 9, max_items: 1, max_bytes: 1 };
+        assert_eq!(Status::from(&ServiceError::Refused(large)).retry_after_seconds(), None);
+    }
+}

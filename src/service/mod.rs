@@ -1,0 +1,208 @@
+//! Prediction, whoever asks: from a parsed request to predictions, through task, queue and engine.
+//!
+//! Transports call this and turn the outcome into bytes. The order of work for one request:
+//!
+//! 1. the parameters are read, so that nothing is decoded for a request that is refused anyway;
+//! 2. the queue admits all its instances, or none, before anything is decoded;
+//! 3. each instance is prepared on the [`WorkPool`] and queued from there;
+//! 4. the answers are awaited in the order of the instances.
+//!
+//! The first instance that fails fails the request; what is still under way for the others is cancelled. So is
+//! everything when the future is dropped, because the client has gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
+
+use crate::endpoint::{Catalog, DeployedModel, Endpoint};
+use crate::protocol::vertex::PredictRequest;
+use crate::scheduler::{Completed, Pending};
+use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
+
+mod error;
+mod pool;
+
+pub use error::ServiceError;
+pub use pool::WorkPool;
+
+/// What a route asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The default endpoint.
+    Default,
+    /// An endpoint; its traffic split decides on the model.
+    Endpoint(&'a str),
+    /// One model of an endpoint.
+    DeployedModel {
+        /// The endpoint.
+        endpoint: &'a str,
+        /// The model's id under it.
+        id: &'a str,
+    },
+}
+
+/// Who answers a request.
+#[derive(Clone)]
+pub struct Chosen {
+    /// The endpoint that was asked.
+    pub endpoint: Arc<Endpoint>,
+    /// Its deployed model whose turn it is.
+    pub deployed: Arc<DeployedModel>,
+}
+
+/// How long the stages of a request took; of several instances the slowest counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the stages")]
+pub struct StageTimes {
+    pub decode: Duration,
+    pub preprocess: Duration,
+    pub queue: Duration,
+    pub inference: Duration,
+    pub postprocess: Duration,
+}
+
+/// A request's predictions.
+#[derive(Debug)]
+pub struct Answer {
+    /// One for each instance, in the same order.
+    pub predictions: Vec<Prediction>,
+    /// Where the time went.
+    pub times: StageTimes,
+    /// The pictures among the instances.
+    pub images: Vec<ImageFacts>,
+}
+
+/// The models and the threads that serve them. One for the process.
+pub struct Service {
+    catalog: ArcSwapOption<Catalog>,
+    pool: WorkPool,
+}
+
+/// What preparing an instance led to.
+struct Submitted {
+    pending: Pending,
+    times: PreparationTimes,
+    image: Option<ImageFacts>,
+}
+
+impl Service {
+    /// A service that is still loading.
+    pub fn new(pool: WorkPool) -> Self {
+        Self { catalog: ArcSwapOption::empty(), pool }
+    }
+
+    /// Serves these endpoints from now on. Requests under way keep the models that they have.
+    pub fn publish(&self, catalog: Catalog) {
+        self.catalog.store(Some(Arc::new(catalog)));
+    }
+
+    /// The endpoints.
+    ///
+    /// # Errors
+    /// [`ServiceError::Loading`].
+    pub fn catalog(&self) -> Result<Arc<Catalog>, ServiceError> {
+        self.catalog.load_full().ok_or(ServiceError::Loading)
+    }
+
+    /// Finds who answers. Each call is a turn of the endpoint's traffic split.
+    ///
+    /// # Errors
+    /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
+    pub fn choose(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
+        let catalog = self.catalog()?;
+        let endpoint = match target {
+            Target::Default => catalog.default_endpoint()?,
+            Target::Endpoint(id) | Target::DeployedModel { endpoint: id, .. } => catalog.endpoint(id)?,
+        };
+        let deployed = match target {
+            Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
+            _ => endpoint.choose().ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?,
+        };
+        Ok(Chosen { endpoint: endpoint.clone(), deployed: deployed.clone() })
+    }
+
+    /// Answers a request before its deadline, or says why not.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; at the latest when the deadline passes.
+    pub async fn predict(
+        &self,
+        chosen: &Chosen,
+        request: PredictRequest,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let instances = request.instances.into_iter().map(Instance::Json).collect();
+        let work = self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline);
+        tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
+    }
+
+    async fn predict_instances(
+        &self,
+        chosen: &Chosen,
+        instances: Vec<Instance>,
+        parameters: Option<&[u8]>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let model = &chosen.deployed.model;
+        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
+        let item_bytes = model.task.item_bytes();
+        let count = instances.len();
+        let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
+        let preparations: Vec<_> = instances
+            .into_iter()
+            .zip(admission.split())
+            .map(|(instance, ticket)| {
+                let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
+                self.pool.run(move || -> Result<Submitted, InputError> {
+                    let prepared = task.prepare(&instance)?;
+                    // The body's memory is not needed while the item waits.
+                    drop(instance);
+                    let pending = scheduler.submit(ticket, prepared.item, Some(deadline));
+                    Ok(Submitted { pending, times: prepared.times, image: prepared.image })
+                })
+            })
+            .collect();
+
+        let mut answer =
+            Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
+        let mut submitted = Vec::with_capacity(count);
+        for (index, preparation) in preparations.into_iter().enumerate() {
+            submitted.push(prepared(index, preparation).await?);
+        }
+        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
+            let begin = Instant::now();
+            let prediction = model
+                .task
+                .finish(&completed.outputs, parameters)
+                .map_err(|error| ServiceError::Output { index, error })?;
+            answer.predictions.push(prediction);
+            answer.images.extend(image);
+            answer.times.slowest(times, &completed, begin.elapsed());
+        }
+        Ok(answer)
+    }
+}
+
+/// Waits until an instance is in the queue.
+async fn prepared(
+    index: usize,
+    preparation: oneshot::Receiver<Result<Submitted, InputError>>,
+) -> Result<Submitted, ServiceError> {
+    match preparation.await {
+        Ok(result) => result.map_err(|error| ServiceError::Instance { index, error }),
+        Err(_) => Err(ServiceError::Panicked(index)),
+    }
+}
+
+impl StageTimes {
+    fn slowest(&mut self, preparation: PreparationTimes, completed: &Completed, postprocess: Duration) {
+        self.decode = self.decode.max(preparation.decode);
+        self.preprocess = self.preprocess.max(preparation.preprocess);
+        self.queue = self.queue.max(completed.queue);
+        self.inference = self.inference.max(completed.inference);
+        self.postprocess += postprocess;
+    }
+}

@@ -1,0 +1,232 @@
+//! From settings to endpoints: which models are loaded, and under which names they answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::config::{self, Settings};
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, ServedModel, derived_id};
+use crate::engine::onnx::{OnnxOptions, Provider};
+use crate::observe::Metrics;
+use crate::protocol::vertex::DeployedModelFields;
+use crate::repository::{LoadOptions, ModelFolder, RepositoryError, find_models};
+
+/// Why the settings and the models on disk don't fit together.
+#[derive(Debug, Error)]
+pub enum StartupError {
+    /// The repository can't be used.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A declared model isn't there.
+    #[error("[[endpoint]] {endpoint:?}: there is no model {model:?}{version} in the repository; there are: {known}")]
+    UnknownModel {
+        /// The endpoint that declares it.
+        endpoint: String,
+        /// The model that it names.
+        model: String,
+        /// ` version N`, or nothing.
+        version: String,
+        /// What there is.
+        known: String,
+    },
+    /// A model could not be made ready.
+    #[error("model {name:?}: {error}")]
+    Model {
+        /// Which one.
+        name: String,
+        /// What is wrong.
+        error: RepositoryError,
+    },
+    /// The default endpoint doesn't exist.
+    #[error("default_endpoint is {id:?}, which is not served here; there are: {known}")]
+    UnknownDefault {
+        /// What the setting says.
+        id: String,
+        /// What there is.
+        known: String,
+    },
+}
+
+/// A model that is to be loaded.
+pub type ModelKey = (String, u64);
+
+/// What is to be served, before anything is loaded.
+#[derive(Debug)]
+pub struct Plan {
+    /// The folders of the models that some endpoint needs.
+    pub folders: Vec<ModelFolder>,
+    endpoints: Vec<PlannedEndpoint>,
+    default_endpoint: String,
+    resource_prefix: String,
+}
+
+#[derive(Debug)]
+struct PlannedEndpoint {
+    id: String,
+    display_name: String,
+    deployed: Vec<PlannedModel>,
+}
+
+#[derive(Debug)]
+struct PlannedModel {
+    id: String,
+    model: ModelKey,
+    traffic: u8,
+}
+
+impl Plan {
+    /// Looks at the repository. Each model is an endpoint of its own name, in its highest version, unless an endpoint
+    /// of that name is declared.
+    ///
+    /// # Errors
+    /// [`StartupError`], unless nothing but loading can fail.
+    pub fn new(settings: &Settings) -> Result<Self, StartupError> {
+        let found = find_models(&settings.repository.directory)?;
+        let mut highest: BTreeMap<&str, &ModelFolder> = BTreeMap::new();
+        for folder in &found {
+            highest.insert(&folder.name, folder);
+        }
+        let mut endpoints = Vec::new();
+        for declared in &settings.endpoints {
+            endpoints.push(planned(declared, &found, &highest)?);
+        }
+        let declared: BTreeSet<String> = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
+        for folder in highest.values().filter(|folder| !declared.contains(&folder.name)) {
+            let id = folder.name.clone();
+            let deployed = deployed_id(&id, folder);
+            let model = PlannedModel { id: deployed, model: (folder.name.clone(), folder.version), traffic: 100 };
+            endpoints.push(PlannedEndpoint { display_name: id.clone(), id, deployed: vec![model] });
+        }
+        let needed: BTreeSet<ModelKey> = endpoints
+            .iter()
+            .flat_map(|endpoint| endpoint.deployed.iter().map(|deployed| deployed.model.clone()))
+            .collect();
+        check_default(settings, &endpoints)?;
+        Ok(Self {
+            folders: found.iter().filter(|folder| needed.contains(&key(folder))).cloned().collect(),
+            endpoints,
+            default_endpoint: settings.default_endpoint.clone(),
+            resource_prefix: format!("projects/{}/locations/{}", settings.project, settings.location),
+        })
+    }
+
+    /// The endpoints over the models that were loaded. Of an endpoint whose models are not all there, the rest takes
+    /// the whole traffic; one without any is left out.
+    pub fn catalog(&self, models: &BTreeMap<ModelKey, Arc<ServedModel>>, metrics: &Metrics) -> Catalog {
+        let endpoints = self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let present: Vec<_> = endpoint
+                    .deployed
+                    .iter()
+                    .filter_map(|deployed| Some((deployed, models.get(&deployed.model)?)))
+                    .collect();
+                let traffic: u32 = present.iter().map(|(deployed, _)| u32::from(deployed.traffic)).sum();
+                (!present.is_empty()).then_some(())?;
+                let deployed = present.into_iter().map(|(deployed, model)| {
+                    let scaled = (u32::from(deployed.traffic) * 100).checked_div(traffic).unwrap_or(0);
+                    Arc::new(DeployedModel {
+                        fields: self.fields(deployed, model),
+                        model: model.clone(),
+                        traffic: u8::try_from(scaled).unwrap_or(100),
+                        metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
+                    })
+                });
+                Some(Endpoint::new(endpoint.id.clone(), endpoint.display_name.clone(), deployed.collect()))
+            })
+            .collect();
+        Catalog::new(endpoints, &self.default_endpoint)
+    }
+
+    fn fields(&self, deployed: &PlannedModel, model: &ServedModel) -> DeployedModelFields {
+        DeployedModelFields {
+            deployed_model_id: deployed.id.clone(),
+            model: format!("{}/models/{}", self.resource_prefix, model.name),
+            model_display_name: model.display_name.clone(),
+            model_version_id: model.version.to_string(),
+        }
+    }
+}
+
+fn key(folder: &ModelFolder) -> ModelKey {
+    (folder.name.clone(), folder.version)
+}
+
+fn deployed_id(endpoint: &str, folder: &ModelFolder) -> String {
+    derived_id(&[endpoint, &folder.name, &folder.version.to_string()])
+}
+
+fn planned(
+    declared: &config::Endpoint,
+    found: &[ModelFolder],
+    highest: &BTreeMap<&str, &ModelFolder>,
+) -> Result<PlannedEndpoint, StartupError> {
+    let deployed = declared.deployed_models.iter().map(|deployed| {
+        let folder = match &deployed.version {
+            None => highest.get(deployed.model.as_str()).copied(),
+            Some(version) => {
+                found.iter().find(|folder| folder.name == deployed.model && folder.version.to_string() == *version)
+            }
+        };
+        let folder = folder.ok_or_else(|| StartupError::UnknownModel {
+            endpoint: declared.id.clone(),
+            model: deployed.model.clone(),
+            version: deployed.version.as_ref().map(|version| format!(" version {version}")).unwrap_or_default(),
+            known: found
+                .iter()
+                .map(|folder| format!("{} {}", folder.name, folder.version))
+                .collect::<Vec<_>>()
+                .join(", "),
+        })?;
+        Ok(PlannedModel {
+            id: deployed.id.clone().unwrap_or_else(|| deployed_id(&declared.id, folder)),
+            model: key(folder),
+            traffic: deployed.traffic,
+        })
+    });
+    Ok(PlannedEndpoint {
+        id: declared.id.clone(),
+        display_name: declared.display_name.clone().unwrap_or_else(|| declared.id.clone()),
+        deployed: deployed.collect::<Result<_, StartupError>>()?,
+    })
+}
+
+/// A default that was set but doesn't exist is a mistake; the built-in one only has to fit the shipped models.
+fn check_default(settings: &Settings, endpoints: &[PlannedEndpoint]) -> Result<(), StartupError> {
+    let chosen = settings.origins.contains_key("default_endpoint");
+    if !chosen || endpoints.iter().any(|endpoint| endpoint.id == settings.default_endpoint) {
+        return Ok(());
+    }
+    Err(StartupError::UnknownDefault {
+        id: settings.default_endpoint.clone(),
+        known: endpoints.iter().map(|endpoint| endpoint.id.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// What the settings mean for loading.
+pub fn load_options(settings: &Settings) -> LoadOptions {
+    let engine = &settings.engine;
+    LoadOptions {
+        engine: OnnxOptions {
+            library: engine.library.clone(),
+            library_directories: engine.library_directories.clone(),
+            provider: match engine.provider {
+                config::Provider::Cpu => Provider::Cpu,
+                config::Provider::Cuda => Provider::Cuda,
+                config::Provider::TensorRt => Provider::TensorRt,
+            },
+            fallback: engine.fallback,
+            device_id: i32::from(engine.device_id),
+            workers: engine.workers,
+            threads: engine.threads,
+            spin: engine.spin,
+            max_batch: engine.max_batch,
+            tensorrt_fp16: engine.tensorrt.fp16,
+            tensorrt_engine_cache: engine.tensorrt.engine_cache.clone(),
+        },
+        warm_up: engine.warm_up,
+        max_pixels: settings.limits.pixels,
+    }
+}

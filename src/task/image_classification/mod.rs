@@ -1,0 +1,130 @@
+//! Image classification: a picture in, labels out.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use half::f16;
+use ndarray::{ArrayD, IxDyn};
+
+use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared};
+use crate::engine::Item;
+use crate::preprocess::{DecodeLimits, Preprocessor, inspect};
+use crate::tensor::{ElementType, Tensor};
+
+mod base64;
+mod instance;
+pub mod parameters;
+mod prediction;
+
+pub use parameters::Form;
+pub use prediction::{Activation, Classification};
+
+/// A classifier: how its pictures are prepared, and what its scores mean.
+#[derive(Debug)]
+pub struct ImageClassification {
+    /// From a file's bytes to numbers.
+    pub preprocessor: Preprocessor,
+    /// The element type that the model takes: float32 or float16.
+    pub element_type: ElementType,
+    /// Which of the model's outputs holds the scores, of shape [batch, classes].
+    pub scores_output: usize,
+    /// The name of each class, in the order of the scores.
+    pub labels: Vec<Arc<str>>,
+    /// What makes confidences of scores.
+    pub activation: Activation,
+    /// Pictures with more pixels are refused.
+    pub max_pixels: u64,
+}
+
+/// A thread's buffer for decoded base64 shrinks to this after a larger picture, in bytes.
+const KEPT_BUFFER: usize = 4 << 20;
+
+thread_local! {
+    static DECODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl ImageClassification {
+    /// The shape of one item's tensor: [1, C, H, W] or [1, H, W, C].
+    fn item_shape(&self) -> [usize; 4] {
+        let [a, b, c] = self.preprocessor.output_shape();
+        [1, a, b, c]
+    }
+
+    pub(super) fn item_bytes(&self) -> usize {
+        self.item_shape().iter().product::<usize>() * self.element_type.size()
+    }
+
+    pub(super) fn example(&self) -> Item {
+        vec![Tensor::zeros(self.element_type, &self.item_shape())]
+    }
+
+    pub(super) fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
+        let json = match instance {
+            Instance::Encoded(bytes) => return self.prepare_file(bytes, "", std::time::Duration::ZERO),
+            Instance::Json(json) => json,
+        };
+        let begin = Instant::now();
+        let found = instance::find_image(json)?;
+        DECODED.with_borrow_mut(|buffer| {
+            let bytes =
+                base64::decode(&found.text, buffer).map_err(|message| InputError::new(&*found.path, message))?;
+            let result = self.prepare_file(bytes, &found.path, begin.elapsed());
+            if buffer.len() > KEPT_BUFFER {
+                buffer.truncate(KEPT_BUFFER);
+                buffer.shrink_to_fit();
+            }
+            result
+        })
+    }
+
+    /// Decodes a picture's file straight into the tensor of its item.
+    fn prepare_file(&self, file: &[u8], path: &str, base64: std::time::Duration) -> Result<Prepared, InputError> {
+        let shape = self.item_shape();
+        let mut pixels = vec![0f32; shape.iter().product()];
+        let limits = DecodeLimits { max_pixels: self.max_pixels };
+        let times = self
+            .preprocessor
+            .run(file, &limits, &mut pixels)
+            .map_err(|error| InputError::new(path, format!("can't be used: {error}")))?;
+        let tensor = self.tensor(&shape, pixels).map_err(|error| InputError::new(path, error))?;
+        Ok(Prepared {
+            item: vec![tensor],
+            times: PreparationTimes { decode: base64 + times.decode, preprocess: times.resize },
+            image: Some(ImageFacts {
+                format: inspect(file).map_or("unknown", |image| image.format.name()),
+                bytes: file.len(),
+            }),
+        })
+    }
+
+    fn tensor(&self, shape: &[usize], pixels: Vec<f32>) -> Result<Tensor, String> {
+        let unfit = |error: ndarray::ShapeError| error.to_string();
+        match self.element_type {
+            ElementType::Float16 => {
+                let pixels = pixels.into_iter().map(f16::from_f32).collect();
+                Ok(ArrayD::from_shape_vec(IxDyn(shape), pixels).map_err(unfit)?.into())
+            }
+            _ => Ok(ArrayD::from_shape_vec(IxDyn(shape), pixels).map_err(unfit)?.into()),
+        }
+    }
+
+    pub(super) fn finish(&self, outputs: &[Tensor], form: Form) -> Result<Classification, OutputError> {
+        let scores =
+            outputs.get(self.scores_output).ok_or_else(|| OutputError("the model gave no scores".to_owned()))?;
+        match scores {
+            Tensor::Float32(array) => match array.as_slice() {
+                Some(scores) => prediction::classify(scores, &self.labels, self.activation, form),
+                None => {
+                    let scores: Vec<f32> = array.iter().copied().collect();
+                    prediction::classify(&scores, &self.labels, self.activation, form)
+                }
+            },
+            Tensor::Float16(array) => {
+                let scores: Vec<f32> = array.iter().map(|score| score.to_f32()).collect();
+                prediction::classify(&scores, &self.labels, self.activation, form)
+            }
+            other => Err(OutputError(format!("the scores are {}, not float", other.element_type()))),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What a model means: an instance becomes input tensors, output tensors become a prediction.
+//!
+//! Everything here is a pure function of the instance, the parameters and the model's description, so that it is
+//! tested without a server. A task knows neither HTTP nor queues.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::engine::Item;
+
+pub mod image_classification;
+
+use image_classification::{Classification, Form, ImageClassification};
+
+/// One thing to predict for, in the form in which it arrived.
+#[derive(Debug, Clone)]
+pub enum Instance {
+    /// The JSON text of an element of `instances`.
+    Json(Bytes),
+    /// The bytes of a picture's file, as posted to a raw route or read from a disk.
+    Encoded(Bytes),
+}
+
+/// What is wrong with an instance or with the parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{path} {message}")]
+pub struct InputError {
+    /// The part at fault, relative to the instance (or the parameters); empty for the whole.
+    pub path: String,
+    /// The rest of a sentence that begins with the name of that part.
+    pub message: String,
+}
+
+impl InputError {
+    /// An error about a part of the input.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
+/// The model gave something that can't be made into a prediction.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct OutputError(pub String);
+
+/// How long the steps of making an item took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PreparationTimes {
+    /// Base64 and the picture's own compression.
+    pub decode: Duration,
+    /// From pixels to tensor: resize, crop, normalise, layout.
+    pub preprocess: Duration,
+}
+
+/// What an instance became.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The tensors for the engine.
+    pub item: Item,
+    /// How long it took.
+    pub times: PreparationTimes,
+    /// The size of the file in bytes, and its format, where the instance was a picture.
+    pub image: Option<ImageFacts>,
+}
+
+/// What is counted of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// The name of its file format, such as `jpeg`.
+    pub format: &'static str,
+    /// The size of the file in bytes.
+    pub bytes: usize,
+}
+
+/// Parameters that a task has understood.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Parameters {
+    /// For [`ImageClassification`].
+    ImageClassification(Form),
+}
+
+/// An answer for one instance.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Prediction {
+    /// By [`ImageClassification`].
+    ImageClassification(Classification),
+}
+
+/// The meaning of one model.
+#[derive(Debug)]
+pub enum Task {
+    /// A picture in, labels out.
+    ImageClassification(ImageClassification),
+}
+
+impl Task {
+    /// The task's name, as Hugging Face names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ImageClassification(_) => "image-classification",
+        }
+    }
+
+    /// An upper bound of the memory of one prepared item, in bytes.
+    pub fn item_bytes(&self) -> usize {
+        match self {
+            Self::ImageClassification(task) => task.item_bytes(),
+        }
+    }
+
+    /// Reads the JSON text of the request's parameters.
+    ///
+    /// # Errors
+    /// [`InputError`], relative to `parameters`.
+    pub fn parse_parameters(&self, json: Option<&[u8]>) -> Result<Parameters, InputError> {
+        match self {
+            Self::ImageClassification(_) => {
+                image_classification::parameters::parse(json).map(Parameters::ImageClassification)
+            }
+        }
+    }
+
+    /// Makes the input tensors of an instance. Takes CPU time: not for a thread that serves connections.
+    ///
+    /// # Errors
+    /// [`InputError`], relative to the instance.
+    pub fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
+        match self {
+            Self::ImageClassification(task) => task.prepare(instance),
+        }
+    }
+
+    /// An item like those that [`Task::prepare`] makes, for warming the engine.
+    pub fn example(&self) -> Item {
+        match self {
+            Self::ImageClassification(task) => task.example(),
+        }
+    }
+
+    /// Makes the prediction from an item's output tensors.
+    ///
+    /// # Errors
+    /// [`OutputError`] when they are not what the model's description promises.
+    pub fn finish(&self, outputs: &[crate::tensor::Tensor], parameters: Parameters) -> Result<Prediction, OutputError> {
+        match (self, parameters) {
+            (Self::ImageClassification(task), Parameters::ImageClassification(form)) => {
+                task.finish(outputs, form).map(Prediction::ImageClassification)
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The built binary over real sockets, with real models and real pictures.
+
+mod container;
+mod errors;
+mod harness;
+mod predict;
