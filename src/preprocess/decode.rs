@@ -85,15 +85,10 @@ impl Decoder {
             Format::Jpeg => {
                 let outline = jpeg::outline(encoded)?;
                 check_pixels(outline.width, outline.height, limits)?;
-                jpeg::decode(
-                    &mut self.jpeg,
-                    encoded,
-                    &outline,
-                    spec.jpeg_dct,
-                    spec.reference,
-                    &mut self.samples,
-                    &mut self.image,
-                )?;
+                let Self { jpeg: decoder, image, samples, .. } = self;
+                guarded(format, || {
+                    jpeg::decode(decoder, encoded, &outline, spec.jpeg_dct, spec.reference, samples, image)
+                })?;
                 outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif)
             }
             _ => guarded(format, || self.decode_other(format, encoded, spec, limits))?,

@@ -236,3 +236,25 @@ fn threads_and_earlier_pictures_leave_no_trace() {
         }
     });
 }
+
+#[test]
+fn every_filter_resizes_as_pillow_does() {
+    let list = std::fs::read(root().join("formats/resized.json")).unwrap();
+    let list: Vec<Value> = serde_json::from_slice(&list).unwrap();
+    let picture = std::fs::read(root().join("images/coffee_progressive.jpg")).unwrap();
+    let mut wrong = Vec::new();
+    for expected in &list {
+        let [resample, width, height] = [&expected["resample"], &expected["size"][0], &expected["size"][1]];
+        let section = format!("resample = {resample}\nsize = [{height}, {width}]\nlayout = \"nhwc\"");
+        let mut spec = PreprocessSpec::resolve(&toml::from_str(&section).unwrap(), None).unwrap();
+        (spec.rescale_factor, spec.normalise) = (None, None);
+        let preprocessor = Preprocessor::new(spec).unwrap();
+        let mut tensor = vec![0.0; preprocessor.output_len()];
+        preprocessor.run(&picture, &DecodeLimits::default(), &mut tensor).unwrap();
+        let levels: Vec<u8> = tensor.iter().map(|&level| level as u8).collect();
+        if sha256(&levels) != expected["rgb_sha256"].as_str().unwrap() {
+            wrong.push(format!("{resample} {width}x{height}"));
+        }
+    }
+    assert!(list.len() == 36 && wrong.is_empty(), "{wrong:?}");
+}

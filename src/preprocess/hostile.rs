@@ -36,8 +36,7 @@ impl Random {
 }
 
 fn small() -> Preprocessor {
-    let mut spec = PreprocessSpec::default();
-    spec.resize = Resize::Exact { height: 8, width: 8 };
+    let mut spec = PreprocessSpec { resize: Resize::Exact { height: 8, width: 8 }, ..PreprocessSpec::default() };
     spec.decode.exif = Exif::Apply;
     Preprocessor::new(spec).unwrap()
 }

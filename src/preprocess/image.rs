@@ -95,6 +95,26 @@ pub(super) fn spread_grey(rgb: &mut [u8], pixels: usize) {
     }
 }
 
+/// Pixels that look like noise, the same in every run.
+#[cfg(test)]
+pub(super) fn noise(width: usize, height: usize) -> RgbImage {
+    let mut image = RgbImage::new();
+    image.reset(width, height);
+    let mut state = 0x9e37_79b9_u32;
+    for pixel in image.pixels_mut() {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        // Extremes as well, so that sums reach the ends of their range.
+        *pixel = match state >> 30 {
+            0 => 0,
+            1 => 255,
+            _ => state as u8,
+        };
+    }
+    image
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -128,7 +128,7 @@ pub(super) fn vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize
     assert!(origin <= needed.start && needed.end - origin <= image.height());
     assert!(left + out.width() <= image.width());
     assert_eq!(taps.len(), out.height());
-    assert!(LANES <= PADDING);
+    const { assert!(LANES <= PADDING) };
     if taps.is_wide() {
         vertical_of::<true>(image, taps, left, origin, out);
     } else {

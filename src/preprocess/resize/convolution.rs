@@ -166,26 +166,8 @@ mod plain {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::image::noise;
     use super::*;
-
-    /// Pixels that look like noise, the same in every run.
-    fn noise(width: usize, height: usize) -> RgbImage {
-        let mut image = RgbImage::new();
-        image.reset(width, height);
-        let mut state = 0x9e37_79b9_u32;
-        for pixel in image.pixels_mut() {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            // Extremes as well, so that sums reach the ends of their range.
-            *pixel = match state >> 30 {
-                0 => 0,
-                1 => 255,
-                _ => state as u8,
-            };
-        }
-        image
-    }
 
     #[cfg(target_arch = "x86_64")]
     #[test]

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_bilinear;
 pub(super) mod convolution;
 pub(super) mod nearest;
 pub(super) mod taps;

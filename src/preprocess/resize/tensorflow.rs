@@ -23,10 +23,10 @@ impl Workspace {
 
 /// The first of two neighbours, and how far to go to the second.
 #[derive(Debug, Clone, Copy)]
-struct Position {
-    lower: u32,
-    upper: u32,
-    mix: f32,
+pub(super) struct Position {
+    pub lower: u32,
+    pub upper: u32,
+    pub mix: f32,
 }
 
 fn positions(input: usize, output: usize, first: usize, count: usize, out: &mut Vec<Position>) {
@@ -73,8 +73,10 @@ pub(crate) fn resize(
         let (x, y) = (plan.placed.0, plan.placed.1 + y);
         match out.layout() {
             Layout::Nchw => {
-                let [r, g, b] = out.planes(y, x, window.width);
-                for (((column, r), g), b) in work.columns.iter().zip(r).zip(g).zip(b) {
+                let mut planes = out.planes(y, x, window.width);
+                let done = vectorised(image, *row, &work.columns, scale, bias, &mut planes);
+                let [r, g, b] = planes.map(|plane| &mut plane[done..]);
+                for (((column, r), g), b) in work.columns[done..].iter().zip(r).zip(g).zip(b) {
                     [*r, *g, *b] = value(column);
                 }
             }
@@ -87,6 +89,74 @@ pub(crate) fn resize(
                         pixel.reverse();
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Writes as much of a row as can be done with vectors, and says how many pixels that was.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn vectorised(
+    image: &RgbImage,
+    row: Position,
+    columns: &[Position],
+    scale: [f32; 3],
+    bias: [f32; 3],
+    planes: &mut [&mut [f32]; 3],
+) -> usize {
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { super::avx2_bilinear::row(image, row, columns, scale, bias, planes) };
+    }
+    0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vectorised(
+    _image: &RgbImage,
+    _row: Position,
+    _columns: &[Position],
+    _scale: [f32; 3],
+    _bias: [f32; 3],
+    _planes: &mut [&mut [f32]; 3],
+) -> usize {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::geometry::Window;
+    use super::super::super::image::noise;
+    use super::*;
+
+    /// The channels-last form is plain Rust; the channels-first one has vectors in it.
+    #[test]
+    fn both_layouts_hold_the_same_bits() {
+        let mut work = Workspace::new();
+        let sizes = [(640, 480), (1, 1), (2, 3), (11, 150), (223, 225), (37, 20)];
+        for (width, height) in sizes {
+            let image = noise(width, height);
+            let plan = Plan {
+                resized: (45, 31),
+                window: Window { left: 3, top: 2, width: 39, height: 27 },
+                placed: (1, 2),
+                output: (41, 30),
+            };
+            let (scale, bias) = ([0.1, 0.2, 0.3], [-1.0, 0.5, 0.0]);
+            let mut run = |layout, color| {
+                let mut data = vec![0.0; 41 * 30 * 3];
+                let mut out = Output::new(&mut data, plan.output, layout, color);
+                resize(&image, &plan, scale, bias, &mut work, &mut out);
+                data
+            };
+            let first = run(Layout::Nchw, Color::Rgb);
+            let last = run(Layout::Nhwc, Color::Rgb);
+            let reversed = run(Layout::Nhwc, Color::Bgr);
+            for (i, value) in first.iter().enumerate() {
+                let (channel, pixel) = (i / (41 * 30), i % (41 * 30));
+                assert_eq!(value.to_bits(), last[pixel * 3 + channel].to_bits());
+                assert_eq!(value.to_bits(), reversed[pixel * 3 + 2 - channel].to_bits());
             }
         }
     }

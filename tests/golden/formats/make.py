@@ -46,3 +46,16 @@ for name, (picture, options) in PICTURES.items():
         "rgb_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
     }
 (HERE / "formats.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+# Every filter, smaller, larger and both: resized.json holds the sha256 of Pillow's pixels.
+resized = []
+picture = Image.open(HERE.parent / "images/coffee_progressive.jpg").convert("RGB")
+for number in range(6):
+    for size in [(224, 224), (61, 37), (40, 399), (599, 20), (700, 450), (600, 100)]:
+        pixels = picture.resize(size, resample=number)
+        resized.append({
+            "resample": number,
+            "size": size,
+            "rgb_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        })
+(HERE / "resized.json").write_text(json.dumps(resized, indent=1) + "\n")
