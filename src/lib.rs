@@ -3,6 +3,7 @@
 //! The modules, from the outside in. Each knows only those below it:
 //!
 //! - [`http`]: bytes to requests, outcomes to bytes
+//! - [`grpc`]: the same for gRPC
 //! - [`admin`]: the operator's port
 //! - [`startup`]: from settings to endpoints
 //! - [`service`]: from a parsed request to predictions
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod endpoint;
 pub mod engine;
+pub mod grpc;
 pub mod http;
 pub mod observe;
 pub mod preprocess;

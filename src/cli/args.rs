@@ -74,8 +74,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
     /// The port of metrics, health and log level, or `off` [setting: server.admin_port]
-    #[arg(long, value_name = "PORT|off", value_parser = parse_admin_port)]
+    #[arg(long, value_name = "PORT|off", value_parser = parse_optional_port)]
     pub admin_port: Option<String>,
+    /// The port of gRPC, or `off`; that of the API opens no further one [setting: grpc.port]
+    #[arg(long, value_name = "PORT|off", value_parser = parse_optional_port)]
+    pub grpc_port: Option<String>,
     /// The endpoint that answers /predict [setting: default_endpoint]
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub default_endpoint: Option<String>,
@@ -212,6 +215,7 @@ impl ServeArgs {
             flag("server.host", "--host", self.host.as_ref()),
             flag("server.port", "--port", self.port.as_ref()),
             flag("server.admin_port", "--admin-port", self.admin_port.as_ref()),
+            flag("grpc.port", "--grpc-port", self.grpc_port.as_ref()),
             flag("default_endpoint", "--default-endpoint", self.default_endpoint.as_ref()),
             flag("log.level", "--log-level", self.log_level.as_ref()),
             flag("log.format", "--log-format", self.log_format.as_ref()),
@@ -226,7 +230,7 @@ fn flag(key: &'static str, flag: &'static str, value: Option<&impl ToString>) ->
     Some(Override { key, flag, value })
 }
 
-fn parse_admin_port(argument: &str) -> Result<String, String> {
+fn parse_optional_port(argument: &str) -> Result<String, String> {
     let port = argument == "off" || argument.parse::<u16>().is_ok();
     let expected = || "expected 0 to 65535 or `off`".to_owned();
     port.then(|| argument.to_owned()).ok_or_else(expected)
@@ -274,8 +278,8 @@ mod tests {
 
     #[test]
     fn every_flag_of_serve_reaches_the_settings() {
-        let line = "serve --models /m --host ::1 --port 0 --admin-port off --default-endpoint a --log-level warn \
-                    --log-format json";
+        let line = "serve --models /m --host ::1 --port 0 --admin-port off --grpc-port 8600 --default-endpoint a \
+                    --log-level warn --log-format json";
         let Ok(Command::Serve(arguments)) = parse(line) else {
             panic!("not understood");
         };
@@ -283,10 +287,10 @@ mod tests {
         let mut sources = arguments.sources(Environment::default());
         sources.directory = elsewhere.path().to_owned();
         let settings = config::load(&sources).unwrap();
-        assert_eq!(settings.origins.len(), 7, "{:?}", settings.origins);
+        assert_eq!(settings.origins.len(), 8, "{:?}", settings.origins);
         assert_eq!(settings.repository.directory, PathBuf::from("/m"));
         assert_eq!((settings.server.host.as_str(), settings.server.port), ("::1", 0));
-        assert_eq!(settings.server.admin_port, None);
+        assert_eq!((settings.server.admin_port, settings.grpc.port), (None, Some(8600)));
         assert_eq!(settings.default_endpoint, "a");
         assert_eq!(settings.log.level, "warn");
         assert_eq!(settings.log.format, LogFormat::Json);
@@ -339,6 +343,7 @@ mod tests {
             "preprocess a",
             "serve --port 65536",
             "serve --admin-port on",
+            "serve --grpc-port -1",
             "serve --models=",
             "check extra",
         ] {

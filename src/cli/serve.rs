@@ -15,6 +15,7 @@ use crate::admin;
 use crate::config::{self, OnError, Settings};
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
+use crate::grpc::{self, Grpc, GrpcSettings};
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
@@ -41,6 +42,8 @@ pub enum ServeError {
     Startup(#[from] StartupError),
     #[error("the metrics could not be set up: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Grpc(#[from] grpc::ReflectionError),
     #[error("the system refused a thread or a signal handler: {0}")]
     System(#[from] io::Error),
 }
@@ -90,12 +93,27 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         Some(port) => Some(bind(&settings.server.admin_host, port, "--admin-port or server.admin_port", &settings)?),
         None => None,
     };
+    let grpc_server = match settings.grpc.port {
+        Some(port) if port != settings.server.port || port == 0 => {
+            Some(bind(&settings.server.host, port, "--grpc-port or grpc.port", &settings)?)
+        }
+        _ => None,
+    };
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
-    let router = api_router(&settings, service.clone(), &operations)?;
+    let grpc = match settings.grpc.port {
+        Some(_) => grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?,
+        None => Router::new(),
+    };
+    let router = api_router(&settings, service.clone(), &operations, grpc.clone())?;
     tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
     let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
+    let grpc = grpc_server.map(|server| {
+        tracing::info!(listener = "grpc", address = %server.local_addr(), "listening");
+        let router = observed(grpc.fallback(grpc::unimplemented), metrics.clone());
+        tokio::spawn(server.serve(router, drain.clone(), metrics.connections("grpc")))
+    });
     // The admin port outlives the API's, so that the end can be watched.
     let admin_drain = Drain::new(DrainSettings { delay: Duration::ZERO, ..drain.settings() }, readiness.clone());
     let admin = admin_server.map(|server| {
@@ -111,12 +129,15 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         // Told to end while loading: there is nothing to lose.
         () = drain.begun() => {}
     }
-    let served = api.await.map_err(io::Error::other)?;
+    let mut cut = api.await.map_err(io::Error::other)?.cut;
+    if let Some(grpc) = grpc {
+        cut += grpc.await.map_err(io::Error::other)?.cut;
+    }
     admin_drain.begin();
     if let Some(admin) = admin {
         admin.await.map_err(io::Error::other)?;
     }
-    match served.cut {
+    match cut {
         0 => tracing::info!("everything that was accepted is answered; goodbye"),
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
     }
@@ -136,9 +157,22 @@ fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Res
     Ok(Server::bind(SocketAddr::new(address, port), option, limits)?)
 }
 
-/// All routes of the API's port, in their middleware.
-fn api_router(settings: &Settings, service: Arc<Service>, operations: &Operations) -> Result<Router, ServeError> {
-    const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
+fn grpc_face(settings: &Settings, service: Arc<Service>, metrics: Arc<Metrics>) -> Arc<Grpc> {
+    let settings = GrpcSettings {
+        message_limit: settings.limits.body,
+        instances: settings.limits.instances,
+        request_timeout: settings.server.request_timeout,
+    };
+    Arc::new(Grpc { service, metrics, settings })
+}
+
+/// All routes of the API's port, in their middleware; those of gRPC are told apart by their paths.
+fn api_router(
+    settings: &Settings,
+    service: Arc<Service>,
+    operations: &Operations,
+    grpc: Router,
+) -> Result<Router, ServeError> {
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
@@ -156,16 +190,22 @@ fn api_router(settings: &Settings, service: Arc<Service>, operations: &Operation
     };
     let mut router = http::router(api)
         .merge(operations::router(operations.clone()))
+        .merge(grpc)
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::method_not_allowed);
     if let Some(cors) = cors(&settings.server.cors_origins)? {
         router = router.layer(cors);
     }
-    let router = router
+    Ok(aliases.wrap(observed(router, metrics)))
+}
+
+/// What every request passes, by whatever port it comes.
+fn observed(router: Router, metrics: Arc<Metrics>) -> Router {
+    const PROBES: [&str; 5] = ["/health", "/livez", "/readyz", "/metrics", grpc::PROBE];
+    router
         .layer(catch_panic(metrics.clone()))
         .layer(from_fn_with_state(AccessLog::new(metrics, PROBES), access_log))
-        .layer(from_fn(request_id));
-    Ok(aliases.wrap(router))
+        .layer(from_fn(request_id))
 }
 
 /// Loads all models, side by side, and opens the latch.

@@ -20,12 +20,12 @@ pub struct Container {
     /// The directory of `AIP_STORAGE_DIR` or `AIP_STORAGE_URI`, if it is the one that is served:
     /// `repository.directory` is then the same. It may hold the files of a single model, without a name.
     pub storage: Option<PathBuf>,
-    /// Where gRPC is expected. Kept for when there is one.
+    /// Where gRPC is expected: `grpc.port` where that is "auto".
     pub grpc_port: Option<u16>,
     /// The rest, by the variables' names without `AIP_`, in lower case: `endpoint_id`, `mode`...
     pub labels: BTreeMap<String, String>,
-    /// Whether a port was assigned, which is the only one that can be reached.
-    pub(super) closes_admin_port: bool,
+    /// Whether a port was assigned by `AIP_HTTP_PORT`. Only those that are assigned can be reached.
+    pub(super) is_assigned_a_port: bool,
 }
 
 const LABELS: [&str; 10] = [
@@ -56,7 +56,7 @@ pub(super) fn overlay(
         ..Container::default()
     };
     if let Some(port) = environment.get("AIP_HTTP_PORT") {
-        container.closes_admin_port = true;
+        container.is_assigned_a_port = true;
         let layer = layers::single("server.port", raw("AIP_HTTP_PORT", port));
         layers::overlay(tree, layer, "", schema, problems);
     }

@@ -23,7 +23,7 @@ pub(super) fn path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Resu
     serializer.serialize_str(path.as_deref().unwrap_or_default())
 }
 
-pub(super) fn admin_port<S: Serializer>(port: &Option<u16>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn optional_port<S: Serializer>(port: &Option<u16>, serializer: S) -> Result<S::Ok, S::Error> {
     match port {
         Some(port) => serializer.serialize_u16(*port),
         None => serializer.serialize_str("off"),

@@ -13,7 +13,7 @@ use super::endpoints::{self, Endpoint};
 use super::error::{Origin, ProblemKind};
 use super::layers::Value;
 use super::log_level;
-use super::print::{admin_port, duration, path, size};
+use super::print::{duration, optional_port, path, size};
 use super::reader::{self, Expected, Parsed, Reader, boolean, choice, integer, name, optional_path, texts};
 
 /// Everything that can be set.
@@ -27,6 +27,8 @@ pub struct Settings {
     pub location: String,
     /// `[server]`
     pub server: Server,
+    /// `[grpc]`
+    pub grpc: Grpc,
     /// `[limits]`
     pub limits: Limits,
     /// `[engine]`
@@ -57,7 +59,7 @@ pub struct Server {
     pub port: u16,
     pub admin_host: String,
     /// `None`: closed.
-    #[serde(serialize_with = "admin_port")]
+    #[serde(serialize_with = "optional_port")]
     pub admin_port: Option<u16>,
     #[serde(serialize_with = "duration")]
     pub drain_delay: Duration,
@@ -72,6 +74,14 @@ pub struct Server {
     pub max_connections: usize,
     /// Origins as browsers send them, or `*`. Empty: no CORS.
     pub cors_origins: Vec<String>,
+}
+
+/// `[grpc]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grpc {
+    /// `None`: no gRPC at all. That of the API: on no other.
+    #[serde(serialize_with = "optional_port")]
+    pub port: Option<u16>,
 }
 
 /// `[limits]`: what requests may cost.
@@ -192,11 +202,13 @@ impl Settings {
     /// Reads the merged layers; what is wrong is left in the reader.
     pub(super) fn read(reader: &mut Reader<'_>, container: Container) -> Self {
         let server = reader.section("server", |reader| Server::read(reader, &container));
+        let grpc = reader.section("grpc", |reader| Grpc::read(reader, &server, &container));
         Self {
             default_endpoint: reader.read("default_endpoint", endpoints::id),
             project: reader.read("project", endpoints::id),
             location: reader.read("location", endpoints::id),
             server,
+            grpc,
             limits: reader.section("limits", Limits::read),
             engine: reader.section("engine", Engine::read),
             repository: reader.section("repository", Repository::read),
@@ -211,12 +223,13 @@ impl Settings {
 
 impl Server {
     fn read(reader: &mut Reader<'_>, container: &Container) -> Self {
-        let closed = container.closes_admin_port;
+        let closed = container.is_assigned_a_port;
         let server = Self {
             host: reader.read("host", name),
             port: reader.read("port", integer(0..=65_535, 8080)),
             admin_host: reader.read("admin_host", name),
-            admin_port: reader.read("admin_port", |value| read_admin_port(value, closed)),
+            admin_port: reader
+                .read("admin_port", |value| read_port(value, (!closed).then_some(ADMIN_PORT), ADMIN_PORT)),
             drain_delay: reader.read("drain_delay", reader::duration(Duration::ZERO..=HOUR / 6, "5s")),
             drain_timeout: reader.read("drain_timeout", reader::duration(Duration::ZERO..=HOUR, "20s")),
             header_timeout: reader.read("header_timeout", timeout(100 * MILLISECOND)),
@@ -225,9 +238,7 @@ impl Server {
             max_connections: reader.read("max_connections", integer(1..=1_000_000, 4096)),
             cors_origins: reader.read("cors_origins", read_origins),
         };
-        let wild = |host: &str| matches!(host, "0.0.0.0" | "::" | "[::]");
-        let same_host = server.host == server.admin_host || wild(&server.host) || wild(&server.admin_host);
-        if server.port != 0 && server.admin_port == Some(server.port) && same_host {
+        if server.port != 0 && server.admin_port == Some(server.port) && server.has_one_host() {
             let reason = format!(
                 "{} is the admin port too; give one of them another number, or \"off\" to server.admin_port",
                 server.port
@@ -236,24 +247,44 @@ impl Server {
         }
         server
     }
+
+    /// Whether the API's and the admin's address share their ports.
+    fn has_one_host(&self) -> bool {
+        let wild = |host: &str| matches!(host, "0.0.0.0" | "::" | "[::]");
+        self.host == self.admin_host || wild(&self.host) || wild(&self.admin_host)
+    }
+}
+
+impl Grpc {
+    fn read(reader: &mut Reader<'_>, server: &Server, container: &Container) -> Self {
+        let auto = container.grpc_port.or((!container.is_assigned_a_port).then_some(GRPC_PORT));
+        let port = reader.read("port", |value| read_port(value, auto, GRPC_PORT));
+        if port.is_some_and(|port| port != 0) && port == server.admin_port && server.has_one_host() {
+            let reason = "is the admin port too; give one of them another number, or \"off\"".to_owned();
+            reader.refuse("port", &Origin::Default, ProblemKind::Inconsistent(reason));
+        }
+        Self { port }
+    }
 }
 
 fn timeout(least: Duration) -> impl FnOnce(&Value) -> Parsed<Duration> {
     reader::duration(RangeInclusive::new(least, HOUR), "60s")
 }
 
-/// The number that "auto" stands for outside Vertex AI.
+/// The numbers that "auto" stands for outside Vertex AI.
 const ADMIN_PORT: u16 = 9091;
+const GRPC_PORT: u16 = 8500;
 
-fn read_admin_port(value: &Value, closed: bool) -> Parsed<Option<u16>> {
+/// A port, "off", or "auto", which is what `auto` says.
+fn read_port(value: &Value, auto: Option<u16>, example: u16) -> Parsed<Option<u16>> {
     match reader::text(value).as_deref() {
         Ok("off") => return Ok(None),
-        Ok("auto") => return Ok((!closed).then_some(ADMIN_PORT)),
+        Ok("auto") => return Ok(auto),
         _ => {}
     }
     integer(0..=65_535, 0)(value).map(Some).map_err(|_| {
         let range = "an integer from 0 to 65535, \"off\" or \"auto\"";
-        Expected(range.to_owned(), ADMIN_PORT.to_string())
+        Expected(range.to_owned(), example.to_string())
     })
 }
 

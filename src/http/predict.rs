@@ -1,6 +1,6 @@
 //! `predict` over HTTP, on both surfaces.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -11,11 +11,9 @@ use super::middleware::{
     BodyError, BodyLimits, SERVER_TIMING, ServerTimeoutError, read_body, server_timeout, server_timing,
 };
 use super::respond::{Failure, json};
-use crate::endpoint::DeployedModel;
-use crate::observe::Stage;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::vertex::{self, PredictResponse, Surface};
-use crate::service::{Answer, Chosen, Target};
+use crate::service::{Chosen, Target};
 
 /// Answers a request to predict, and counts it.
 pub async fn predict(api: &Api, target: Target<'_>, surface: Surface, request: Request) -> Response {
@@ -61,11 +59,8 @@ async fn answer(
     let parse = received.elapsed();
 
     let answer = api.service.predict(chosen, request, deadline).await.map_err(|error| {
-        let status = Status::from(&error);
-        if status.code == Code::Internal {
-            tracing::error!(model = chosen.deployed.model.name, %error, "prediction failed");
-        }
-        status
+        error.log(chosen);
+        Status::from(&error)
     })?;
     let fields = (surface == Surface::Api).then_some(&chosen.deployed.fields);
     let body = serde_json::to_vec(&PredictResponse { predictions: &answer.predictions, deployed_model: fields })
@@ -73,43 +68,12 @@ async fn answer(
             tracing::error!(%error, "an answer could not be written as JSON");
             Status::new(Code::Internal, "the answer could not be written as JSON")
         })?;
-    let stages = record(api, &chosen.deployed, &answer, parse, begin.elapsed());
+    let stages = answer.count(&chosen.deployed, &api.metrics, parse, begin.elapsed());
     let mut response = json(body);
     let headers = response.headers_mut();
     headers.insert(SERVER_TIMING, server_timing(stages));
     name_the_model(headers, chosen);
     Ok(response)
-}
-
-/// Counts what a request cost, and gives the stages for `Server-Timing`.
-fn record(
-    api: &Api,
-    deployed: &DeployedModel,
-    answer: &Answer,
-    parse: Duration,
-    total: Duration,
-) -> [(&'static str, Duration); 7] {
-    let times = &answer.times;
-    let stages = [
-        (Stage::Parse, parse),
-        (Stage::Decode, times.decode),
-        (Stage::Preprocess, times.preprocess),
-        (Stage::Queue, times.queue),
-        (Stage::Inference, times.inference),
-        (Stage::Postprocess, times.postprocess),
-    ];
-    for (stage, duration) in stages {
-        deployed.metrics.stage(stage, duration);
-    }
-    deployed.metrics.finished(total, times.inference, answer.predictions.len());
-    for image in &answer.images {
-        api.metrics.image(image.format, image.bytes);
-    }
-    let mut named = [(Stage::Total.name(), total); 7];
-    for (named, (stage, duration)) in named.iter_mut().zip(stages) {
-        *named = (stage.name(), duration);
-    }
-    named
 }
 
 /// The headers by which Vertex says who answered.

@@ -8,50 +8,63 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A canonical code. Only those that Tessera answers with.
+/// The canonical codes by their numbers, which gRPC sends, with the HTTP status that stands for each. 499 has no name
+/// there: "client closed request".
+const CANONICAL: [(&str, u16); 17] = [
+    ("OK", 200),
+    ("CANCELLED", 499),
+    ("UNKNOWN", 500),
+    ("INVALID_ARGUMENT", 400),
+    ("DEADLINE_EXCEEDED", 504),
+    ("NOT_FOUND", 404),
+    ("ALREADY_EXISTS", 409),
+    ("PERMISSION_DENIED", 403),
+    ("RESOURCE_EXHAUSTED", 429),
+    ("FAILED_PRECONDITION", 400),
+    ("ABORTED", 409),
+    ("OUT_OF_RANGE", 400),
+    ("UNIMPLEMENTED", 501),
+    ("INTERNAL", 500),
+    ("UNAVAILABLE", 503),
+    ("DATA_LOSS", 500),
+    ("UNAUTHENTICATED", 401),
+];
+
+/// The name and the HTTP status of a canonical code's number; those that aren't one are UNKNOWN.
+pub fn canonical(number: i32) -> (&'static str, StatusCode) {
+    let (name, http) = usize::try_from(number).ok().and_then(|number| CANONICAL.get(number)).unwrap_or(&CANONICAL[2]);
+    (name, StatusCode::from_u16(*http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// A canonical code, with its number. Only those that Tessera answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are google.rpc.Code's")]
 pub enum Code {
-    Cancelled,
-    InvalidArgument,
-    DeadlineExceeded,
-    NotFound,
-    ResourceExhausted,
-    FailedPrecondition,
-    Unimplemented,
-    Internal,
-    Unavailable,
+    Cancelled = 1,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
 }
 
 impl Code {
+    /// The number on gRPC's wire.
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+
     /// The name on the wire, as in `"status": "INVALID_ARGUMENT"`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Cancelled => "CANCELLED",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::NotFound => "NOT_FOUND",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            Self::FailedPrecondition => "FAILED_PRECONDITION",
-            Self::Unimplemented => "UNIMPLEMENTED",
-            Self::Internal => "INTERNAL",
-            Self::Unavailable => "UNAVAILABLE",
-        }
+        canonical(self.number()).0
     }
 
     /// The HTTP status that stands for it.
     pub fn http(self) -> StatusCode {
-        match self {
-            // 499 has no name: "client closed request".
-            Self::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
-            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
+        canonical(self.number()).1
     }
 }
 
@@ -163,6 +176,19 @@ mod tests {
                 }],
             }})
         );
+    }
+
+    #[test]
+    fn codes_have_their_numbers() {
+        assert_eq!((Code::InvalidArgument.name(), Code::InvalidArgument.http().as_u16()), ("INVALID_ARGUMENT", 400));
+        assert_eq!((Code::Cancelled.name(), Code::Cancelled.http().as_u16()), ("CANCELLED", 499));
+        assert_eq!((Code::Unavailable.name(), Code::Unavailable.http().as_u16()), ("UNAVAILABLE", 503));
+        assert_eq!((Code::FailedPrecondition.name(), Code::Internal.name()), ("FAILED_PRECONDITION", "INTERNAL"));
+        assert_eq!(canonical(0), ("OK", StatusCode::OK));
+        assert_eq!(canonical(16).0, "UNAUTHENTICATED");
+        for number in [-1, 17, i32::MAX] {
+            assert_eq!(canonical(number), ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR));
+        }
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl Drain {
         self.settings
     }
 
+    /// The latch that it turns.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
     /// Waits until the drain has begun.
     pub async fn begun(&self) {
         self.reach(|phase| *phase != Phase::Serving).await;

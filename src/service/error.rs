@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::Chosen;
 use crate::endpoint::LookupError;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::vertex::RequestError;
@@ -61,6 +62,15 @@ pub enum ServiceError {
     /// A defect of ours, caught.
     #[error("preparing instances[{0}] panicked")]
     Panicked(usize),
+}
+
+impl ServiceError {
+    /// Logs what only the operator is told. Once for each request that failed.
+    pub fn log(&self, chosen: &Chosen) {
+        if Status::from(self).code == Code::Internal {
+            tracing::error!(model = chosen.deployed.model.name, error = %self, "prediction failed");
+        }
+    }
 }
 
 /// How long a client is asked to wait for models that are being loaded.

@@ -21,11 +21,14 @@ use crate::protocol::vertex::PredictRequest;
 use crate::scheduler::{Completed, Pending};
 use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
 
+mod accounting;
 mod error;
 mod pool;
+mod raw;
 
 pub use error::ServiceError;
 pub use pool::WorkPool;
+pub use raw::{RawRequest, read_raw};
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,11 +137,26 @@ impl Service {
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
         let instances = request.instances.into_iter().map(Instance::Json).collect();
-        let work = self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline);
+        self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline).await
+    }
+
+    /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may
+    /// have.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; at the latest when the deadline passes.
+    pub async fn predict_instances(
+        &self,
+        chosen: &Chosen,
+        instances: Vec<Instance>,
+        parameters: Option<&[u8]>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let work = self.run(chosen, instances, parameters, deadline);
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
     }
 
-    async fn predict_instances(
+    async fn run(
         &self,
         chosen: &Chosen,
         instances: Vec<Instance>,

@@ -43,9 +43,13 @@ impl Builder {
         let mut command = tessera();
         // Not the repository's own folder: its config.toml is not part of the test.
         command.current_dir(repository.path());
-        command.args(["serve", "--host", "127.0.0.1", "--port", "0", "--log-format", "json", "--log-level", "info"]);
+        command.args(["serve", "--host", "127.0.0.1", "--log-format", "json", "--log-level", "info"]);
         command.arg("--models").arg(repository.path());
-        Self { repository, command }.env("TESSERA__SERVER__ADMIN_PORT", "off").env("TESSERA__SERVER__DRAIN_DELAY", "0s")
+        Self { repository, command }
+            .env("TESSERA__SERVER__ADMIN_PORT", "off")
+            .env("TESSERA__SERVER__DRAIN_DELAY", "0s")
+            .setting("server.port", "0")
+            .setting("grpc.port", "off")
     }
 
     /// With a setting, such as `limits.body`.
@@ -69,7 +73,7 @@ impl Builder {
         let lines = log.clone();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                if let Some(address) = listening(&line) {
+                if let Some(address) = listening(&line, "api") {
                     let _ = found.send(address);
                 }
                 lines.lock().unwrap().push(line);
@@ -88,11 +92,11 @@ impl Builder {
     }
 }
 
-/// The address in the line that says that the API is listening.
-fn listening(line: &str) -> Option<SocketAddr> {
+/// The address in the line that says that a listener is there.
+fn listening(line: &str, listener: &str) -> Option<SocketAddr> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let is_api = line["message"] == "listening" && line["listener"] == "api";
-    is_api.then(|| line["address"].as_str()?.parse().ok())?
+    let is_it = line["message"] == "listening" && line["listener"] == listener;
+    is_it.then(|| line["address"].as_str()?.parse().ok())?
 }
 
 #[cfg(unix)]
@@ -111,6 +115,17 @@ pub struct Server {
 impl Server {
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where gRPC listens, which it says right after the API does.
+    pub fn grpc_address(&self) -> SocketAddr {
+        for _ in 0..200 {
+            if let Some(address) = self.log().iter().find_map(|line| listening(line, "grpc")) {
+                return address;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("gRPC does not listen: {:#?}", self.log());
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -2,5 +2,6 @@
 
 mod container;
 mod errors;
+mod grpc;
 mod harness;
 mod predict;

@@ -11,6 +11,7 @@ use axum::response::Response;
 use http::header::{CONTENT_LENGTH, HeaderName, USER_AGENT};
 
 use crate::observe::Metrics;
+use crate::protocol::status::canonical;
 
 /// The status that is logged for a client that left before its answer (nginx's number; none is sent).
 const CLIENT_CLOSED: u16 = 499;
@@ -38,9 +39,15 @@ impl AccessLog {
 pub async fn access_log(State(log): State<AccessLog>, request: Request, next: Next) -> Response {
     let mut entry = Entry::new(log, &request);
     let response = next.run(request).await;
-    entry.status = response.status().as_u16();
+    entry.status = status_of(&response);
     entry.sent = response.body().size_hint().exact().unwrap_or(0);
     response
+}
+
+/// The status; of a gRPC call that failed at once, which HTTP sees as a success, the one that stands for its code.
+fn status_of(response: &Response) -> u16 {
+    let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
+    code.map_or_else(|| response.status(), |code| canonical(code).1).as_u16()
 }
 
 fn cut(text: &str) -> String {

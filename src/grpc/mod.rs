@@ -1,0 +1,130 @@
+//! gRPC: the same predictions as over HTTP, in Google's own messages. No decision about models is taken here.
+//!
+//! `PredictionService` of Vertex AI in both versions, the standard health service, which follows [`Readiness`], and
+//! reflection, as an axum router: what serves HTTP serves this too, on a port of its own and beside HTTP/1.1 on the API's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use http::Uri;
+use thiserror::Error;
+use tonic::server::NamedService;
+use tower::util::MapRequest;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::observe::Metrics;
+use crate::server::Drain;
+use crate::service::Service;
+
+mod call;
+#[rustfmt::skip]
+pub mod generated;
+mod health;
+mod prediction;
+mod status;
+mod value;
+
+use generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
+use prediction::Predictions;
+
+/// The service under its other version, whose messages are the same.
+const V1BETA1: &str = "google.cloud.aiplatform.v1beta1.PredictionService";
+
+/// The path of the health service's probe.
+pub const PROBE: &str = "/grpc.health.v1.Health/Check";
+
+/// What requests may cost.
+#[derive(Debug, Clone)]
+pub struct GrpcSettings {
+    /// The largest message, in bytes.
+    pub message_limit: usize,
+    /// The most instances of one request.
+    pub instances: usize,
+    /// The deadline of a call that names none.
+    pub request_timeout: Duration,
+}
+
+/// What the methods share.
+pub struct Grpc {
+    /// Predicts.
+    pub service: Arc<Service>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Limits.
+    pub settings: GrpcSettings,
+}
+
+/// The descriptors that reflection is to show are not what it can read, which a test excludes.
+#[derive(Debug, Error)]
+#[error("gRPC reflection could not be set up: {0}")]
+pub struct ReflectionError(#[from] tonic_reflection::server::Error);
+
+/// The routes of all gRPC services, without a fallback. Health follows `drain` and the readiness that it turns.
+///
+/// # Errors
+/// [`ReflectionError`].
+pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<Router, ReflectionError> {
+    let limit = grpc.settings.message_limit;
+    let predictions = PredictionServiceServer::new(Predictions::new(grpc.clone())).max_decoding_message_size(limit);
+    let names = [name_of(&predictions), V1BETA1];
+    let health = health::start(drain.clone(), names).await.max_decoding_message_size(limit);
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = descriptors().build_v1()?.max_decoding_message_size(limit);
+    let reflection_alpha = descriptors().build_v1alpha()?.max_decoding_message_size(limit);
+    let metrics = grpc.metrics.clone();
+    Ok(Router::new()
+        .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
+        .route_service(&path_of(name_of(&predictions)), predictions)
+        .route_service(&path_of(name_of(&health)), health)
+        .route_service(&path_of(name_of(&reflection)), reflection)
+        .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
+        .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))
+        .layer(from_fn_with_state(grpc, call::accept)))
+}
+
+/// The answer for a service that doesn't exist.
+pub async fn unimplemented(uri: Uri) -> Response {
+    let path: String = uri.path().chars().take(100).collect();
+    tonic::Status::unimplemented(format!("there is no {path} here; reflection lists what is served")).into_http()
+}
+
+fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
+}
+
+fn path_of(service: &str) -> String {
+    format!("/{service}/{{*method}}")
+}
+
+/// A method of v1beta1 as that of v1.
+fn as_v1(mut request: Request) -> Request {
+    let path = request.uri().path().replacen(".v1beta1.", ".v1.", 1);
+    // What was a path still is one; if not, the service answers that it doesn't know it.
+    if let Ok(uri) = Uri::try_from(path) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn versions_share_their_methods() {
+        let request = |path: &str| Request::builder().uri(path).body(Body::empty()).unwrap();
+        let path = "http://host:8500/google.cloud.aiplatform.v1beta1.PredictionService/Predict";
+        let rewritten = as_v1(request(path));
+        assert_eq!(rewritten.uri().path(), "/google.cloud.aiplatform.v1.PredictionService/Predict");
+    }
+}
