@@ -17,7 +17,7 @@ VIT_BASE := models-extra/vit-base/1/model.onnx
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build serve test test-rust test-clients test-models lint fmt doc deny bench bench-smoke image image-check image-cuda \
+.PHONY: help build serve test test-rust test-clients test-models lint fmt proto proto-check doc deny bench bench-smoke image image-check image-cuda \
         runtime tools venv clean clean-runtime
 
 help: ## list the targets
@@ -40,6 +40,7 @@ test-clients: tools runtime ## Google's own client library against the server th
 	@$(PYTHON) scripts/python_environment.py .venv-clients tests/clients/requirements.txt
 	$(CARGO) test --no-run $(CARGO_FLAGS)
 	.venv-clients/bin/python tests/clients/predict.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/predict_grpc.py $(TARGET)/debug/tessera
 
 test-models: venv $(VIT_BASE) ## the models' logits against an independent implementation
 	.venv/bin/python models/check_vit.py models/fashion-vit/1
@@ -54,13 +55,19 @@ lint: ## format, clippy, documentation, dependencies: what CI asks before the te
 	$(CARGO) clippy --all-targets $(CARGO_FLAGS) -- -D warnings
 	$(CARGO) clippy --all-targets --no-default-features $(CARGO_FLAGS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(CARGO_FLAGS)
-	$(MAKE) deny
+	$(MAKE) deny proto-check
 
 fmt: ## format the sources
 	$(CARGO) fmt
 
 deny: ## licences, sources and duplicates of the dependencies
 	$(PYTHON) scripts/cargo_deny.py check bans licenses sources
+
+proto: ## src/grpc/generated from proto/
+	$(CARGO) run --manifest-path tools/proto/Cargo.toml --target-dir $(TARGET)/tools $(CARGO_FLAGS)
+
+proto-check: ## that src/grpc/generated is what proto/ says
+	$(CARGO) run --manifest-path tools/proto/Cargo.toml --target-dir $(TARGET)/tools $(CARGO_FLAGS) -- --check
 
 doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps $(CARGO_FLAGS)

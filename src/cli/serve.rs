@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderMap, Uri};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use thiserror::Error;
 use tokio::task::JoinSet;
 
@@ -191,12 +193,20 @@ fn api_router(
     let mut router = http::router(api)
         .merge(operations::router(operations.clone()))
         .merge(grpc)
-        .fallback(http::not_found)
+        .fallback(not_found)
         .method_not_allowed_fallback(http::method_not_allowed);
     if let Some(cors) = cors(&settings.server.cors_origins)? {
         router = router.layer(cors);
     }
     Ok(aliases.wrap(observed(router, metrics)))
+}
+
+/// The answer for a path that doesn't exist, in the protocol that the client speaks.
+async fn not_found(headers: HeaderMap, uri: Uri) -> Response {
+    match grpc::is_grpc(&headers) {
+        true => grpc::unimplemented(uri).await,
+        false => http::not_found(uri).await.into_response(),
+    }
 }
 
 /// What every request passes, by whatever port it comes.

@@ -79,7 +79,8 @@ fn failed(status: &Status) -> Response {
     to_tonic(status).into_http()
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a request with these headers is a call.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

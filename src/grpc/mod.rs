@@ -28,6 +28,7 @@ mod prediction;
 mod status;
 mod value;
 
+pub use call::is_grpc;
 use generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
 use prediction::Predictions;
 

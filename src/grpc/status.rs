@@ -1,8 +1,11 @@
 //! From a [`Status`] to gRPC's, with the details of `google.rpc` in `grpc-status-details-bin`.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::protocol::status::Status;
+use crate::protocol::status::{ERROR_DOMAIN, Status};
 
 /// As the client gets it.
 pub fn to_tonic(status: &Status) -> tonic::Status {
@@ -11,8 +14,40 @@ pub fn to_tonic(status: &Status) -> tonic::Status {
         details.add_bad_request_violation(field, &status.message);
     }
     if let Some(wait) = status.retry_after_seconds() {
-        details.set_retry_info(Some(std::time::Duration::from_secs(wait)));
+        details.set_retry_info(Some(Duration::from_secs(wait)));
+    }
+    if let Some(reason) = status.reason {
+        details.set_error_info(reason, ERROR_DOMAIN, HashMap::<String, String>::new());
     }
     let code = tonic::Code::from(status.code.number());
     tonic::Status::with_error_details(code, &status.message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::status::Code;
+
+    #[test]
+    fn details_are_those_of_json() {
+        let status = to_tonic(&Status::bad_field("instances[3]", "instances[3] is wrong").because("INVALID_INSTANCE"));
+        assert_eq!((status.code(), status.message()), (tonic::Code::InvalidArgument, "instances[3] is wrong"));
+        let details = status.get_error_details();
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!((&*violation.field, &*violation.description), ("instances[3]", "instances[3] is wrong"));
+        let info = details.error_info().unwrap();
+        assert_eq!((&*info.reason, &*info.domain), ("INVALID_INSTANCE", "tessera"));
+        assert!(details.retry_info().is_none());
+
+        let status = to_tonic(&Status::unavailable("full", Duration::from_millis(2500)));
+        assert_eq!(status.get_error_details().retry_info().unwrap().retry_delay, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn codes_agree_with_grpcs() {
+        for code in [Code::Cancelled, Code::NotFound, Code::ResourceExhausted, Code::Unimplemented, Code::Internal] {
+            let name = format!("{:?}", tonic::Code::from(code.number()));
+            assert_eq!(name, format!("{code:?}"));
+        }
+    }
 }

@@ -68,6 +68,9 @@ impl Code {
     }
 }
 
+/// Who gives the reasons: the `domain` of `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "tessera";
+
 /// What a client is told when its request fails. It holds nothing that is meant for the log only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -77,6 +80,8 @@ pub struct Status {
     pub message: String,
     /// The part of the request that is at fault, such as `instances[3].b64`.
     pub field: Option<String>,
+    /// What is wrong, for programs: an upper-case identifier that stays as it is when the message changes.
+    pub reason: Option<&'static str>,
     /// When it is worth trying again.
     pub retry_after: Option<Duration>,
     /// The methods that a path takes, when the request's isn't among them: makes the HTTP status 405.
@@ -86,12 +91,17 @@ pub struct Status {
 impl Status {
     /// A status with a message alone.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, retry_after: None, allow: None }
+        Self { code, message: message.into(), field: None, reason: None, retry_after: None, allow: None }
     }
 
     /// Bad input in a field that can be named.
     pub fn bad_field(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..Self::new(Code::InvalidArgument, message) }
+    }
+
+    /// The same with a reason.
+    pub fn because(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 
     /// Not now, but perhaps after this time.
@@ -150,7 +160,14 @@ impl Status {
                 "retryDelay": format!("{seconds}s"),
             })
         });
-        violation.into_iter().chain(retry).collect()
+        let info = self.reason.map(|reason| {
+            json!({
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": reason,
+                "domain": ERROR_DOMAIN,
+            })
+        });
+        violation.into_iter().chain(info).chain(retry).collect()
     }
 }
 

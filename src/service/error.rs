@@ -65,6 +65,27 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// The error's kind as programs are told it. These are part of the API.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Loading => "MODELS_LOADING",
+            Self::Lookup(LookupError::NoTraffic(_)) => "NO_TRAFFIC",
+            Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
+            Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
+            Self::Request(_) => "INVALID_REQUEST",
+            Self::Parameters(_) => "INVALID_PARAMETERS",
+            Self::Instance { .. } => "INVALID_INSTANCE",
+            Self::Refused(Refusal::TooLarge { .. }) => "REQUEST_TOO_LARGE",
+            Self::Refused(Refusal::DeadlinePassed)
+            | Self::DeadlineExceeded
+            | Self::Model { error: ScheduleError::DeadlineExceeded, .. } => "DEADLINE_EXCEEDED",
+            Self::Refused(_) => "OVERLOADED",
+            Self::Model { error: ScheduleError::Closed, .. } => "SHUTTING_DOWN",
+            Self::Model { .. } | Self::Output { .. } => "MODEL_FAILED",
+            Self::Panicked(_) => "INTERNAL_ERROR",
+        }
+    }
+
     /// Logs what only the operator is told. Once for each request that failed.
     pub fn log(&self, chosen: &Chosen) {
         if Status::from(self).code == Code::Internal {
@@ -78,7 +99,7 @@ const LOADING_RETRY: Duration = Duration::from_secs(2);
 
 impl From<&ServiceError> for Status {
     fn from(error: &ServiceError) -> Self {
-        match error {
+        let status = match error {
             ServiceError::Loading => Status::unavailable(error.to_string(), LOADING_RETRY),
             ServiceError::Lookup(lookup) => match lookup {
                 LookupError::NoTraffic(_) => Status::new(Code::FailedPrecondition, lookup.to_string()),
@@ -109,7 +130,8 @@ impl From<&ServiceError> for Status {
             ServiceError::Panicked(index) => {
                 Status::new(Code::Internal, format!("an internal error while preparing instances[{index}]"))
             }
-        }
+        };
+        status.because(error.reason())
     }
 }
 

@@ -26,16 +26,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PARENT = "projects/local-project/locations/us-central1/endpoints"
 
 
-@contextlib.contextmanager
-def server(binary):
-    """A server of the repository's models; gives its port once it is ready, and ends it."""
+def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(binary, grpc_port="off"):
+    """A server of the repository's models; gives its port once it is ready, and ends it."""
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIP_", "TESSERA__"))}
     environment["TESSERA__SERVER__DRAIN_DELAY"] = "0s"
     command = [binary, "serve", "--host", "127.0.0.1", "--port", str(port), "--admin-port", "off", "--log-level", "warn"]
-    process = subprocess.Popen([*command, "--models", REPOSITORY / "models"], env=environment)
+    command += ["--grpc-port", str(grpc_port), "--models", REPOSITORY / "models"]
+    process = subprocess.Popen(command, env=environment)
     try:
         for _ in range(600):
             if process.poll() is not None:
