@@ -37,7 +37,7 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     TESSERA__REPOSITORY__DIRECTORY=/opt/tessera/models
 WORKDIR /opt/tessera
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8500
 ENTRYPOINT ["/opt/tessera/bin/tessera"]
 CMD ["serve"]
 
@@ -97,7 +97,7 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /opt/tessera
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8500
 ENTRYPOINT ["/opt/tessera/bin/tessera"]
 CMD ["serve"]
 
@@ -109,6 +109,6 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     TESSERA__REPOSITORY__DIRECTORY=/opt/tessera/models
 WORKDIR /opt/tessera
 USER 65532:65532
-EXPOSE 8080
+EXPOSE 8080 8500
 ENTRYPOINT ["/opt/tessera/bin/tessera"]
 CMD ["serve"]

@@ -219,6 +219,21 @@ fn a_port_from_vertex_closes_the_admin_port_unless_it_is_asked_for() {
 }
 
 #[test]
+fn grpc_is_asked_for_where_ports_are_assigned() {
+    let port = |variables: &[(&str, &str)]| with(variables).grpc.port;
+    assert_eq!(port(&[]), Some(8500));
+    assert_eq!(port(&[("AIP_HTTP_PORT", "8080")]), None);
+    assert_eq!(port(&[("AIP_HTTP_PORT", "8080"), ("AIP_GRPC_PORT", "9000")]), Some(9000));
+    assert_eq!(port(&[("AIP_GRPC_PORT", "9000")]), Some(9000));
+    assert_eq!(port(&[("AIP_HTTP_PORT", "8080"), ("TESSERA__GRPC__PORT", "8600")]), Some(8600));
+    assert_eq!(port(&[("AIP_GRPC_PORT", "9000"), ("TESSERA__GRPC__PORT", "off")]), None);
+    // The API's own port is a choice; the admin port's is not.
+    assert_eq!(port(&[("TESSERA__GRPC__PORT", "8080")]), Some(8080));
+    assert_eq!(errors_with(&[("TESSERA__GRPC__PORT", "9091")]).len(), 1);
+    assert_eq!(errors_with(&[("TESSERA__GRPC__PORT", "on")]).len(), 1);
+}
+
+#[test]
 fn what_vertex_says_is_kept() {
     let container = with(&[
         ("AIP_HEALTH_ROUTE", "/v1/endpoints/7/deployedModels/8"),

@@ -42,6 +42,7 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
         // As the protocol has it: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
+    let path = request.uri().path().to_owned();
     let mut response = match timeout(request.headers()) {
         Ok(timeout) => {
             let call = Call::new(timeout.unwrap_or(grpc.settings.request_timeout));
@@ -61,10 +62,20 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
         response = failed(&Status::new(Code::InvalidArgument, message));
         code = Code::InvalidArgument.number();
     }
+    if code == Code::Unimplemented.number() && !response.headers().contains_key(tonic::Status::GRPC_MESSAGE) {
+        // Generated code has no words for a method that it doesn't know.
+        response = unimplemented(&path);
+    }
     if code != 0 {
         grpc.metrics.error(canonical(code).0);
     }
     response
+}
+
+/// The answer for a path that is no method.
+pub fn unimplemented(path: &str) -> Response {
+    let path: String = path.chars().take(100).collect();
+    failed(&Status::new(Code::Unimplemented, format!("there is no {path} here; reflection lists what is served")))
 }
 
 /// The answer to a panic; what it said is logged by the hook of [`start_logging`](crate::observe::start_logging).

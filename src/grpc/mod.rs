@@ -91,10 +91,9 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<Router, Reflection
         .layer(from_fn_with_state(grpc, call::accept)))
 }
 
-/// The answer for a service that doesn't exist.
+/// The answer for a service or a method that doesn't exist.
 pub async fn unimplemented(uri: Uri) -> Response {
-    let path: String = uri.path().chars().take(100).collect();
-    tonic::Status::unimplemented(format!("there is no {path} here; reflection lists what is served")).into_http()
+    call::unimplemented(uri.path())
 }
 
 fn name_of<S: NamedService>(_: &S) -> &'static str {

@@ -124,6 +124,7 @@ async fn both_versions_and_both_ports() {
         }
         let refused = call::<_, ()>(channel, &format!("{V1}/Explain"), Request::new(())).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
+        assert!(refused.message().contains("Explain"), "{refused:?}");
         let refused = call::<_, ()>(channel, "no.such.Service/Method", Request::new(())).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
     }
