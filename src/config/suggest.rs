@@ -6,7 +6,7 @@
 /// Of dotted paths the last part alone may be near too, so that a key in the wrong section is found.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = normalise(written);
-    let mut best: Option<(usize, &str)> = None;
+    let mut best: Option<((usize, usize), &str)> = None;
     for candidate in known {
         let name = normalise(candidate);
         let whole = distance(&written, &name);
@@ -15,6 +15,8 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
         let Some(edits) = whole.into_iter().chain(misplaced).min() else {
             continue;
         };
+        // Keys of one name in several sections are equally misplaced: the nearer path counts.
+        let edits = (edits, strsim::damerau_levenshtein(&written, &name));
         if best.is_none_or(|(least, _)| edits < least) {
             best = Some((edits, candidate));
         }
@@ -46,7 +48,8 @@ fn distance(written: &str, known: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const KNOWN: [&str; 6] = ["server.port", "server.host", "server.admin_port", "limits.body", "log.level", "engine"];
+    const KNOWN: [&str; 7] =
+        ["grpc.port", "server.port", "server.host", "server.admin_port", "limits.body", "log.level", "engine"];
 
     #[test]
     fn misspelt_names_are_found() {
@@ -60,7 +63,7 @@ mod tests {
     #[test]
     fn a_key_in_the_wrong_section_is_found() {
         assert_eq!(nearest("server.body", KNOWN), Some("limits.body"));
-        assert_eq!(nearest("port", KNOWN), Some("server.port"));
+        assert_eq!(nearest("host", KNOWN), Some("server.host"));
     }
 
     #[test]
