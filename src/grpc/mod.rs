@@ -1,6 +1,6 @@
 //! gRPC: the same predictions as over HTTP, in Google's own messages. No decision about models is taken here.
 //!
-//! `PredictionService` of Vertex AI in both versions, the standard health service, which follows [`Readiness`], and
+//! `PredictionService` of Vertex AI in both versions, the standard health service, which follows readiness, and
 //! reflection, as an axum router: what serves HTTP serves this too, on a port of its own and beside HTTP/1.1 on the API's.
 
 use std::sync::Arc;
