@@ -14,10 +14,8 @@ use std::process::ExitCode;
 use prost::Message;
 
 /// The files with services, from which all others are imported.
-const SERVICES: [&str; 2] = [
-    "google/cloud/aiplatform/v1/prediction_service.proto",
-    "google/cloud/aiplatform/v1beta1/prediction_service.proto",
-];
+const SERVICES: [&str; 2] =
+    ["google/cloud/aiplatform/v1/prediction_service.proto", "google/cloud/aiplatform/v1beta1/prediction_service.proto"];
 
 /// What reflection is answered from.
 const DESCRIPTORS: &str = "descriptors.bin";
@@ -47,7 +45,9 @@ fn run(check: bool) -> Result<Vec<String>, Box<dyn Error>> {
     let wanted = generate(&repository.join("proto"))?;
     let present = read(&folder)?;
     let mut stale: Vec<String> = present.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
-    stale.extend(wanted.iter().filter(|(name, content)| present.get(*name) != Some(content)).map(|(name, _)| name.clone()));
+    stale.extend(
+        wanted.iter().filter(|(name, content)| present.get(*name) != Some(content)).map(|(name, _)| name.clone()),
+    );
     if !check {
         fs::create_dir_all(&folder)?;
         for name in &stale {
