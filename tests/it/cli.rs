@@ -73,7 +73,8 @@ fn preprocess_writes_what_the_model_sees() {
     assert_ne!(by_model, write(&["--preset", "hf-fast"]));
 
     let golden = image::open(root().join("tests/golden/pil/chelsea_444.jpg.png")).unwrap().to_rgb8();
-    let values: Vec<f32> = by_model[128..].chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let values: Vec<f32> =
+        by_model[128..].chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
     for (x, y, pixel) in golden.enumerate_pixels() {
         for channel in 0..3 {
             let value = values[(channel * 224 + y as usize) * 224 + x as usize];

@@ -8,13 +8,14 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::convert::{input_value, is_contiguous, output_tensor, pad, tensor_spec};
+use super::shared::SharedSession;
 use super::{LoadError, OnnxOptions, Provider};
 use crate::engine::{EngineError, Item, Signature};
 use crate::tensor::{Tensor, TensorError};
 
-/// A session with what is known of its model.
+/// A session with what is known of its model. Threads may share it.
 pub(super) struct ModelSession {
-    session: Session,
+    session: SharedSession,
     signature: Signature,
     fixed_batch: Option<usize>,
 }
@@ -28,14 +29,27 @@ impl ModelSession {
         threads: usize,
         options: &OnnxOptions,
     ) -> Result<Self, LoadError> {
-        let session = build(environment, path, provider, threads, options).map_err(|error| match provider {
+        let built = build(environment, path, provider, threads, options).and_then(SharedSession::new);
+        let session = built.map_err(|error| match provider {
             Provider::Cpu => LoadError::Model { path: path.to_path_buf(), reason: error.to_string() },
             _ => LoadError::Provider { provider, reason: error.to_string() },
         })?;
         let unsupported = |reason| LoadError::Model { path: path.to_path_buf(), reason };
         let signature = Signature {
-            inputs: session.inputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
-            outputs: session.outputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
+            inputs: session
+                .session()
+                .inputs()
+                .iter()
+                .map(tensor_spec)
+                .collect::<Result<_, _>>()
+                .map_err(unsupported)?,
+            outputs: session
+                .session()
+                .outputs()
+                .iter()
+                .map(tensor_spec)
+                .collect::<Result<_, _>>()
+                .map_err(unsupported)?,
         };
         let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
         Ok(Self { session, signature, fixed_batch })
@@ -51,7 +65,7 @@ impl ModelSession {
     }
 
     /// Runs the items as one batch. A single item is handed over as it is; several are gathered with one copy.
-    pub(super) fn run(&mut self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
+    pub(super) fn run(&self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
         let failed = |error: TensorError| EngineError::Failed(error.to_string());
         let rows: Vec<usize> = batch.iter().map(|item| item.first().map_or(1, Tensor::row_count)).collect();
         let total: usize = rows.iter().sum();
@@ -98,13 +112,9 @@ impl ModelSession {
             .collect()
     }
 
-    fn run_tensors(&mut self, inputs: &[Tensor]) -> ort::Result<Item> {
-        if inputs.len() != self.signature.inputs.len() {
-            return Err(ort::Error::new("wrong number of inputs"));
-        }
+    fn run_tensors(&self, inputs: &[Tensor]) -> ort::Result<Item> {
         let values = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
-        let outputs = self.session.run(values.as_slice())?;
-        outputs.values().map(|value| output_tensor(&value)).collect()
+        self.session.run(&values)?.iter().map(output_tensor).collect()
     }
 }
 

@@ -12,8 +12,8 @@ use crate::engine::Item;
 use crate::preprocess::{DecodeLimits, Preprocessor, inspect};
 use crate::tensor::{ElementType, Tensor};
 
-mod base64;
-mod instance;
+pub mod base64;
+pub mod instance;
 pub mod parameters;
 mod prediction;
 
