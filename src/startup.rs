@@ -134,7 +134,12 @@ impl Plan {
                         metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
                     })
                 });
-                Some(Endpoint::new(endpoint.id.clone(), endpoint.display_name.clone(), deployed.collect()))
+                Some(Endpoint::new(
+                    &self.resource_prefix,
+                    endpoint.id.clone(),
+                    endpoint.display_name.clone(),
+                    deployed.collect(),
+                ))
             })
             .collect();
         Catalog::new(endpoints, &self.default_endpoint)
@@ -193,10 +198,13 @@ fn planned(
     })
 }
 
-/// A default that was set but doesn't exist is a mistake; the built-in one only has to fit the shipped models.
+/// The default of the built-in settings, which fits the shipped models.
+const BUILT_IN_DEFAULT: &str = "imagenet";
+
+/// A default that somebody chose but that doesn't exist is a mistake; the built-in one need not fit their models.
 fn check_default(settings: &Settings, endpoints: &[PlannedEndpoint]) -> Result<(), StartupError> {
-    let chosen = settings.origins.contains_key("default_endpoint");
-    if !chosen || endpoints.iter().any(|endpoint| endpoint.id == settings.default_endpoint) {
+    let built_in = settings.default_endpoint == BUILT_IN_DEFAULT;
+    if built_in || endpoints.iter().any(|endpoint| endpoint.id == settings.default_endpoint) {
         return Ok(());
     }
     Err(StartupError::UnknownDefault {

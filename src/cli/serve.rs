@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,9 @@ pub enum ServeError {
     Log(#[from] LogError),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("server.host and server.admin_host must be IP addresses, such as 0.0.0.0; {0:?} is not")]
+    #[error(
+        "server.host and server.admin_host must be IP addresses, such as 0.0.0.0, or host names; {0:?} can't be resolved"
+    )]
     Host(String),
     #[error(transparent)]
     Origins(#[from] OriginError),
@@ -78,6 +80,7 @@ fn log_settings(settings: &Settings, no_color: bool) -> LogSettings {
 async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let readiness = Arc::new(Readiness::new());
     let metrics = Arc::new(Metrics::new()?);
+    metrics.set_build(env!("CARGO_PKG_VERSION"));
     let drain = Drain::new(
         DrainSettings { delay: settings.server.drain_delay, timeout: settings.server.drain_timeout },
         readiness.clone(),
@@ -124,21 +127,20 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
 }
 
 fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Result<Server, ServeError> {
-    let address: IpAddr = match host {
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        host => host.parse().map_err(|_| ServeError::Host(host.to_owned()))?,
-    };
+    let resolved = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let address = resolved.ok_or_else(|| ServeError::Host(host.to_owned()))?;
     let limits = ServerSettings {
         max_connections: settings.server.max_connections,
         header_timeout: settings.server.header_timeout,
         ..ServerSettings::default()
     };
-    Ok(Server::bind(SocketAddr::new(address, port), option, limits)?)
+    Ok(Server::bind(address, option, limits)?)
 }
 
 /// All routes of the API's port, in their middleware.
 fn api_router(settings: &Settings, service: Arc<Service>, operations: &Operations) -> Result<Router, ServeError> {
-    const PROBES: [&str; 4] = ["/health", "/livez", "/readyz", "/metrics"];
+    let probes = ["/health", "/livez", "/readyz", "/metrics"].map(str::to_owned);
+    let probes = probes.into_iter().chain(settings.container.health_route.clone());
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
@@ -163,7 +165,7 @@ fn api_router(settings: &Settings, service: Arc<Service>, operations: &Operation
     }
     let router = router
         .layer(catch_panic(metrics.clone()))
-        .layer(from_fn_with_state(AccessLog::new(metrics, PROBES), access_log))
+        .layer(from_fn_with_state(AccessLog::new(metrics, probes), access_log))
         .layer(from_fn(request_id));
     Ok(aliases.wrap(router))
 }

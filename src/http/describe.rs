@@ -9,9 +9,17 @@ use crate::task::Task;
 /// An endpoint as `GET /v1/endpoints` shows it.
 pub fn endpoint(endpoint: &Endpoint) -> Value {
     let models: Vec<Value> = endpoint.deployed_models().iter().map(|deployed| deployed_model(deployed)).collect();
+    let split: serde_json::Map<_, _> = endpoint
+        .deployed_models()
+        .iter()
+        .map(|deployed| (deployed.fields.deployed_model_id.clone(), deployed.traffic.into()))
+        .collect();
     json!({
+        "name": endpoint.name,
         "id": endpoint.id,
         "displayName": endpoint.display_name,
+        "createTime": endpoint.create_time,
+        "trafficSplit": split,
         "predict": format!("/v1/endpoints/{}:predict", endpoint.id),
         "deployedModels": models,
     })
@@ -24,7 +32,7 @@ pub fn deployed_model(deployed: &DeployedModel) -> Value {
         "id": deployed.fields.deployed_model_id,
         "model": deployed.fields.model,
         "displayName": deployed.fields.model_display_name,
-        "versionId": deployed.fields.model_version_id,
+        "modelVersionId": deployed.fields.model_version_id,
         "trafficPercent": deployed.traffic,
         "task": model.task.name(),
         "provider": model.provider,

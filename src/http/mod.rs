@@ -179,7 +179,8 @@ impl RouteAliases {
                 () => None,
             };
             if let Some(path) = canonical {
-                *request.uri_mut() = Uri::from_static(path);
+                let asked = std::mem::replace(request.uri_mut(), Uri::from_static(path));
+                request.extensions_mut().insert(middleware::AskedUri(asked));
             }
             request
         };

@@ -33,7 +33,7 @@ pub enum RepositoryError {
     )]
     NoModels(PathBuf),
     /// A model, but not an ONNX one.
-    #[error("{}: this is {what}", directory.display())]
+    #[error("{}: there is no model.onnx here, but {what}", directory.display())]
     OtherKind {
         /// Where it lies.
         directory: PathBuf,

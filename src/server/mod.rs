@@ -54,8 +54,8 @@ pub struct ServerSettings {
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
-            max_connections: 8192,
-            header_timeout: Duration::from_secs(15),
+            max_connections: 4096,
+            header_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(620),
             write_timeout: Duration::from_secs(60),
         }

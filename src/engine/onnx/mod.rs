@@ -97,7 +97,7 @@ impl Default for OnnxOptions {
             threads: 0,
             spin: false,
             max_batch: 0,
-            tensorrt_fp16: true,
+            tensorrt_fp16: false,
             tensorrt_engine_cache: None,
         }
     }
