@@ -13,7 +13,7 @@ use crate::startup::load_options;
 /// The folder of the model of this name, in its highest version; without a name that of the default endpoint, or the
 /// only one there is.
 pub fn choose(settings: &Settings, name: Option<&str>) -> Result<ModelFolder, Failure> {
-    let found = find_models(&settings.repository.directory).map_err(Failure::new)?;
+    let found = find_models(&settings.repository.directory).map_err(Failure::new)?.models;
     let wanted = name.unwrap_or(&settings.default_endpoint);
     let is_only = |folder: &ModelFolder| found.iter().all(|other| other.name == folder.name);
     let highest = found.iter().rfind(|folder| folder.name == wanted);

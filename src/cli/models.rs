@@ -15,10 +15,10 @@ use crate::task::Task;
 /// Lists every version of every model. One that can't be loaded is in the list too, with the reason.
 pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
     let options = local::options_alone(settings);
-    let folders = find_models(&settings.repository.directory).map_err(Failure::new)?;
+    let found = find_models(&settings.repository.directory).map_err(Failure::new)?;
     let mut table = Table::new(["name", "version", "task", "input", "labels", "size", "provider"]);
-    let mut broken = Vec::new();
-    for folder in &folders {
+    let mut broken: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    for folder in &found.models {
         let described = row(folder, &options);
         if let Err(error) = &described {
             broken.push(format!("model {:?} version {}: {error}", folder.name, folder.version));

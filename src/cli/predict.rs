@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::PredictArgs;
 use super::table::Table;
@@ -38,7 +38,11 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
         };
         for (label, confidence) in labels {
             if arguments.json {
-                writeln!(out, "{}", json!({"image": image, "label": &*label, "confidence": confidence}))?;
+                writeln!(
+                    out,
+                    "{}",
+                    serde_json::to_string(&Line { image: &image, label: &label, confidence }).map_err(Failure::new)?
+                )?;
             } else {
                 table.row([image.clone(), label.to_string(), format!("{confidence:.4}")]);
             }
@@ -51,6 +55,14 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
         0 => Ok(()),
         failed => Err(Failure(format!("{failed} of {} images could not be classified", arguments.images.len()))),
     }
+}
+
+/// What `--json` prints for one label. The confidence keeps the form that the server gives it.
+#[derive(Serialize)]
+struct Line<'a> {
+    image: &'a str,
+    label: &'a str,
+    confidence: f32,
 }
 
 async fn classify(model: &LoadedModel, bytes: bytes::Bytes, count: usize) -> Result<Vec<(Arc<str>, f32)>, Failure> {

@@ -132,6 +132,7 @@ fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Res
     let limits = ServerSettings {
         max_connections: settings.server.max_connections,
         header_timeout: settings.server.header_timeout,
+        idle_timeout: settings.server.idle_timeout,
         ..ServerSettings::default()
     };
     Ok(Server::bind(address, option, limits)?)
@@ -177,7 +178,13 @@ async fn load_models(
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
 ) -> Result<(), StartupError> {
-    let plan = Plan::new(settings)?;
+    let mut plan = Plan::new(settings)?;
+    for problem in plan.problems.drain(..) {
+        if settings.repository.on_error == OnError::Fail {
+            return Err(problem);
+        }
+        tracing::error!("{problem}; the rest is served, as repository.on_error is \"skip\"");
+    }
     let options = Arc::new(load_options(settings));
     let mut loading = JoinSet::new();
     for folder in plan.folders.clone() {
@@ -212,7 +219,11 @@ async fn load_models(
             Err(error) => return Err(StartupError::Model { name: folder.name, error }),
         }
     }
-    service.publish(plan.catalog(&models, metrics));
+    let catalog = plan.catalog(&models, metrics);
+    if let Err(error) = catalog.default_endpoint() {
+        tracing::warn!("POST /predict will be answered with 404: {error}");
+    }
+    service.publish(catalog);
     readiness.set_ready();
     tracing::info!(models = models.len(), "ready");
     Ok(())

@@ -10,7 +10,7 @@ mod folder;
 mod load;
 mod manifest;
 
-pub use folder::{ModelFolder, find_models};
+pub use folder::{Found, ModelFolder, find_models};
 pub use load::{LoadOptions, LoadedModel, describe, file_bytes, load};
 pub use manifest::Manifest;
 
@@ -18,7 +18,7 @@ pub use manifest::Manifest;
 #[derive(Debug, Error)]
 pub enum RepositoryError {
     /// A file or folder can't be read.
-    #[error("{}: {reason}", path.display())]
+    #[error("{} can't be read: {reason} (the models' folder is set by --models DIR or repository.directory)", path.display())]
     Unreadable {
         /// Which one.
         path: PathBuf,

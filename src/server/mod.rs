@@ -35,11 +35,15 @@ pub use signals::stop_on_signals;
 /// request is on its way. Counted from its last traffic or from the start of the drain, whichever is later.
 pub const QUIET_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a connection without a request is kept while the listener has as many connections as it may.
+pub const CROWDED_IDLE: Duration = Duration::from_secs(1);
+
 /// Limits of one listener.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// The most connections open at once. When it is reached the listener stops accepting until one ends: further
-    /// clients wait in the kernel's backlog rather than being turned away, and cost this process nothing.
+    /// clients wait in the kernel's backlog rather than being turned away, and cost this process nothing. To make room
+    /// for them, connections without a request are then closed after [`CROWDED_IDLE`], and answers ask to be the last.
     pub max_connections: usize,
     /// The longest time from connecting, or from the first byte of a request on a kept connection, until the whole
     /// head of the request has arrived. Later the connection is cut (a "slow loris").

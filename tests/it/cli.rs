@@ -105,11 +105,12 @@ fn check_says_everything_that_is_wrong_at_once() {
     for words in ["server.prot", "port", "server.port", "limits.instances", ":2", ":3", ":6"] {
         assert!(stderr.contains(words), "{words}: {stderr}");
     }
-    // The models that can't be loaded, all of them.
-    let output = command(&["check", "--models"]).arg(root().join("tests/models")).output().unwrap();
+    // The models that can't be loaded, all of them, though a setting is wrong too.
+    let mut all = command(&["check", "--models"]);
+    let output = all.arg(root().join("tests/models")).env("TESSERA__SERVER__PORT", "many").output().unwrap();
     let (_, stderr) = text(&output);
     assert_eq!(output.status.code(), Some(1));
-    for model in ["corrupt", "missing-label", "one-channel", "wrong-size"] {
+    for model in ["corrupt", "missing-label", "one-channel", "wrong-size", "server.port"] {
         assert!(stderr.contains(model), "{model}: {stderr}");
     }
 }
