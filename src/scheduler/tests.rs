@@ -365,13 +365,15 @@ async fn an_observer_sees_it_all() {
         *record.0.lock().unwrap(),
         [
             "formed 1",
+            "queue 0 0",
             "queue_full",
             "queue 2 8",
             "Cancelled",
             "queue 1 4",
             "Expired",
             "queue 0 0",
-            "finished 1 10ms true"
+            "finished 1 10ms true",
+            "queue 0 0"
         ]
     );
 }

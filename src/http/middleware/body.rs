@@ -209,7 +209,7 @@ mod tests {
     async fn too_much_is_refused_and_not_read() {
         let (asked, polled) = request(vec![Bytes::from_static(b"a")], &[("content-length", "1001")]);
         let error = read_body(asked, LIMITS).await.unwrap_err();
-        assert_eq!(error.to_string(), "Request payload size exceeds the limit: 1000 bytes.");
+        assert_eq!(error.to_string(), "Request payload size exceeds the limit: 1000 bytes (limits.body).");
         assert_eq!(polled.load(SeqCst), 0);
         let (asked, polled) = request(vec![Bytes::from(vec![0; 400]); 100], &[]);
         assert!(matches!(read_body(asked, LIMITS).await, Err(BodyError::TooLarge { limit: 1000 })));
