@@ -1,5 +1,6 @@
 //! The built binary over real sockets, with real models and real pictures.
 
+mod bench;
 mod container;
 mod errors;
 mod harness;
