@@ -55,7 +55,8 @@ fn a_closed_loop_counts_what_the_server_counts() {
     let server = server();
     let (folder, image) = image();
     let html = folder.path().join("report.html");
-    let arguments = ["--image", image.to_str().unwrap(), "--connections", "4", "--duration", "1s", "--warm-up", "300ms"];
+    let arguments =
+        ["--image", image.to_str().unwrap(), "--connections", "4", "--duration", "1s", "--warm-up", "300ms"];
     let output = bench(&server.url(""), &[&arguments[..], &["--html", html.to_str().unwrap()]].concat());
     assert!(output.status.success(), "{output:?}");
     let report = report(&output);

@@ -47,10 +47,9 @@ impl Schedule {
         let now = now.min(self.end);
         let guess = (now.saturating_duration_since(self.start).as_secs_f64() * self.rate()) as u64;
         // The rounding of `due` decides, so that the two never disagree.
-        (guess.saturating_sub(1)..=guess + 1)
-            .find(|&index| self.due(index) > now)
-            .unwrap_or(guess + 1)
-            .min(self.total())
+        let last = guess + 1;
+        let count = (guess.saturating_sub(1)..=last).find(|&index| self.due(index) > now).unwrap_or(last + 1);
+        count.min(self.total())
     }
 
     /// Open loop: the requests of the run: those due before its end.
