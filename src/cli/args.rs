@@ -187,7 +187,7 @@ pub struct BenchArgs {
     #[allow(missing_docs, reason = "clap would print it")]
     pub content: BenchContent,
     /// Images in each request; with several --image they take turns
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::X]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["body", "get"])]
     pub instances_per_request: u32,
     /// Sent with each request; repeatable
     #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]

@@ -43,8 +43,10 @@ fn check(report: &Value) {
     let all: u64 = timeline.iter().map(|moment| moment["succeeded"].as_u64().unwrap()).sum();
     assert_eq!(report["requests_with_warm_up"], all, "{report}");
     let rate = report["requests_per_second"].as_f64().unwrap() * report["seconds"].as_f64().unwrap();
+    // In an open loop those that end in the time measured and those that are due in it differ at its edges.
+    let slack = if report["mode"] == "open" { 0.1 } else { 1e-6 };
     let requests = report["requests"].as_f64().unwrap();
-    assert!((rate - requests).abs() < 1e-6 * requests, "{report}");
+    assert!((rate - requests).abs() <= slack * requests, "{report}");
     let latency = |name: &str| report["latency_ms"][name].as_f64().unwrap();
     let ascending = ["min", "p50", "p90", "p95", "p99", "p99.9", "max"].map(latency);
     assert!(ascending[0] > 0.0 && ascending.is_sorted(), "{report}");
@@ -99,7 +101,7 @@ fn users_think_between_requests() {
 
 #[test]
 fn more_than_the_server_can_take_is_seen_as_waiting() {
-    // One image takes 100 ms or more, one at a time: 10 of 50 requests a second can be answered.
+    // An answer takes some 0.3 s, and there are two connections: a handful of 1000 requests.
     let server = Builder::with_models(&["slow"]).start();
     let (_folder, image) = image();
     let arguments = ["--image", image.to_str().unwrap(), "--rate", "1000", "-c", "2", "-d", "1s", "--warm-up", "0s"];

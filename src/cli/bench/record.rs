@@ -148,8 +148,8 @@ pub struct Record {
     pub bytes: (u64, u64),
     /// All requests that ended, counting or not.
     pub all: u64,
-    /// When the last request that counts ended.
-    pub last: Instant,
+    /// Requests that succeeded within the time that is measured, whenever they were due.
+    pub answered: u64,
     /// The course of the run.
     pub seconds: Vec<Second>,
 }
@@ -165,7 +165,7 @@ impl Record {
             faults: BTreeMap::new(),
             bytes: (0, 0),
             all: 0,
-            last: schedule.begin,
+            answered: 0,
             seconds: Vec::new(),
         }
     }
@@ -175,12 +175,13 @@ impl Record {
         let latency = sample.ended.saturating_duration_since(sample.due);
         self.all += 1;
         self.add_to_second(&sample, latency);
+        let is_within = (self.schedule.begin..self.schedule.end).contains(&sample.ended);
+        self.answered += u64::from(is_within && sample.outcome.is_ok());
         let counts = self.schedule.counts(sample.due, sample.ended);
         if counts {
             let delay = sample.sent.saturating_duration_since(sample.due);
             self.delays.record(delay);
             self.late += u64::from(delay > LATE);
-            self.last = self.last.max(sample.ended);
         }
         match sample.outcome {
             Ok(received) if counts => {
@@ -264,7 +265,7 @@ mod tests {
             record.add(Sample { due, sent, ended, body: 7, outcome: Ok(3) });
         }
         assert_eq!((record.latencies.count(), record.bytes), (200, (1400, 600)));
-        assert_eq!(record.late, 100);
+        assert_eq!((record.late, record.answered), (100, 200));
         near(record.latencies.quantile(0.25), 1.0);
         near(record.latencies.quantile(0.75), 501.0);
         near(record.latencies.max(), 1001.0);
@@ -287,7 +288,7 @@ mod tests {
         add(1600, Err((Fault::Status(503), String::new())));
         add(1700, Ok(1));
         add(2500, Ok(1));
-        assert_eq!((record.all, record.latencies.count(), record.failed()), (6, 1, 3));
+        assert_eq!((record.all, record.answered, record.latencies.count(), record.failed()), (6, 1, 1, 3));
         let faults: Vec<_> = record.faults.iter().map(|(fault, faults)| (fault.to_string(), faults.count)).collect();
         assert_eq!(faults, [("503".to_owned(), 2), ("connect".to_owned(), 1)]);
         assert_eq!(record.faults[&Fault::Connect].example, "first");

@@ -25,11 +25,13 @@ pub fn print(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{name:<14}{value}")?;
     }
     for (fault, faults) in summary.faults.iter().filter(|(_, faults)| faults.count > 0) {
-        writeln!(out, "  {fault:<12}{}  {}", count(faults.count), first_line(&faults.example))?;
+        writeln!(out, "  {:<12}{}  {}", fault.to_string(), count(faults.count), first_line(&faults.example))?;
     }
-    writeln!(out, "\n{:<14}latency", "")?;
-    for (name, value) in latency_rows(&summary.latencies) {
-        writeln!(out, "{name:<14}{:>10}", milliseconds(value))?;
+    if summary.succeeded > 0 {
+        writeln!(out, "\n{:<14}latency", "")?;
+        for (name, value) in latency_rows(&summary.latencies) {
+            writeln!(out, "{name:<14}{:>10}", milliseconds(value))?;
+        }
     }
     for warning in summary.warnings() {
         writeln!(out, "\nwarning: {warning}")?;

@@ -21,10 +21,13 @@ pub struct Summary {
     pub connections: u32,
     /// Before requests counted.
     pub warm_up: f64,
-    /// From the first moment that counts to the end; in an open loop to the last answer that counts.
+    /// The time that is measured, shorter than asked for if the run was interrupted.
     pub seconds: f64,
     /// Requests that count and succeeded.
     pub succeeded: u64,
+    /// Requests that succeeded within the time that is measured; in an open loop not the same as those that count,
+    /// which were due in it.
+    pub answered: u64,
     /// Requests that count and failed.
     pub failed: u64,
     /// Failed requests by why; one without a count happened during the warm-up.
@@ -72,7 +75,7 @@ impl Summary {
         now: Instant,
         record: &Record,
     ) -> Self {
-        let until = schedule.end.min(now).max(record.last);
+        let until = schedule.end.min(now);
         let moments = record.seconds.iter().map(|second| Moment {
             succeeded: second.succeeded,
             failed: second.failed,
@@ -86,6 +89,7 @@ impl Summary {
             warm_up: schedule.begin.duration_since(schedule.start).as_secs_f64(),
             seconds: until.saturating_duration_since(schedule.begin).as_secs_f64(),
             succeeded: record.latencies.count(),
+            answered: record.answered,
             failed: record.failed(),
             faults: record.faults.clone(),
             all: record.all,
@@ -105,9 +109,9 @@ impl Summary {
         self.succeeded + self.failed
     }
 
-    /// Successful requests per second.
+    /// Successful answers per second of the time that is measured.
     pub fn rate(&self) -> f64 {
-        if self.seconds > 0.0 { self.succeeded as f64 / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 { self.answered as f64 / self.seconds } else { 0.0 }
     }
 
     /// What to know before one believes the figures.
@@ -116,7 +120,7 @@ impl Summary {
         if self.unsent > 0 {
             warnings.push(format!(
                 "{} requests were due and never sent: the server can't keep up with this rate, and the latencies are \
-                 those of the others",
+                 too low",
                 self.unsent
             ));
         } else if self.late as f64 > MANY_LATE * self.requests() as f64 {
@@ -137,9 +141,8 @@ impl Summary {
     /// Why no request succeeded, if none did.
     pub fn why_none(&self) -> String {
         let why = self.faults.iter().max_by_key(|(_, faults)| faults.count);
-        let why = why.map_or("the time was too short for one".to_owned(), |(fault, faults)| {
-            format!("{fault}: {}", faults.example.trim())
-        });
+        let idle = if self.unsent > 0 { "the rate is too high" } else { "the time was too short for one" };
+        let why = why.map_or(idle.to_owned(), |(fault, faults)| format!("{fault}: {}", faults.example.trim()));
         format!("no request to {} succeeded: {why}", self.url)
     }
 }
