@@ -63,7 +63,9 @@ fn by_percentile(latencies: &Latencies) -> Chart {
     let nines = (latencies.count().max(10) as f64).log10();
     let points = (0..=200).map(|step| {
         let x = nines * f64::from(step) / 200.0;
-        (x, latencies.quantile(1.0 - 10_f64.powf(-x)))
+        // The last point is the slowest request itself.
+        let share = if step == 200 { 1.0 } else { 1.0 - 10_f64.powf(-x) };
+        (x, latencies.quantile(share))
     });
     let ticks = (0..=nines as u32).map(|nines| {
         let digits = nines.saturating_sub(2) as usize;
