@@ -13,6 +13,7 @@ use clap::Parser;
 use crate::config::{self, Environment, Settings, Sources};
 
 pub mod args;
+mod bench;
 mod check;
 pub mod completions;
 mod help;
@@ -48,6 +49,7 @@ pub fn run() -> ExitCode {
         Command::Models(arguments) => {
             with_settings(arguments.config.sources(environment), |settings| models::run(&arguments, settings, &mut out))
         }
+        Command::Bench(arguments) => bench::run(&arguments, &mut out),
         Command::Completions(arguments) => completions::run(&arguments, &mut out).map_err(Failure::new),
     };
     match result {
