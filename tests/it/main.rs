@@ -1,7 +1,7 @@
 //! The built binary over real sockets, with real models and real pictures.
 
-mod cli;
 mod bench;
+mod cli;
 mod container;
 mod errors;
 mod harness;
