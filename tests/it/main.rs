@@ -4,3 +4,4 @@ mod container;
 mod errors;
 mod harness;
 mod predict;
+mod tensors;

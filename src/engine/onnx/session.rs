@@ -7,7 +7,7 @@ use ort::ep;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::convert::{input_value, is_contiguous, output_tensor, pad, tensor_spec};
+use super::convert::{input_spec, input_value, is_contiguous, output_maps, output_spec, output_tensor, pad};
 use super::{LoadError, OnnxOptions, Provider};
 use crate::engine::{EngineError, Item, Signature};
 use crate::tensor::{Tensor, TensorError};
@@ -34,8 +34,8 @@ impl ModelSession {
         })?;
         let unsupported = |reason| LoadError::Model { path: path.to_path_buf(), reason };
         let signature = Signature {
-            inputs: session.inputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
-            outputs: session.outputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
+            inputs: session.inputs().iter().map(input_spec).collect::<Result<_, _>>().map_err(unsupported)?,
+            outputs: session.outputs().iter().map(output_spec).collect::<Result<_, _>>().map_err(unsupported)?,
         };
         let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
         Ok(Self { session, signature, fixed_batch })
@@ -104,7 +104,20 @@ impl ModelSession {
         }
         let values = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
         let outputs = self.session.run(values.as_slice())?;
-        outputs.values().map(|value| output_tensor(&value)).collect()
+        let mut tensors = Vec::with_capacity(self.signature.outputs.len());
+        let mut all_keys = Vec::new();
+        for (value, spec) in outputs.values().zip(&self.signature.outputs) {
+            tensors.push(match spec.map_keys {
+                None => output_tensor(&value)?,
+                Some(key_type) => {
+                    let (values, keys) = output_maps(&value, key_type)?;
+                    all_keys.push(keys);
+                    values
+                }
+            });
+        }
+        tensors.append(&mut all_keys);
+        Ok(tensors)
     }
 }
 
