@@ -79,9 +79,8 @@ pub fn describe(folder: &ModelFolder, options: &LoadOptions) -> Result<(Manifest
     let mut model = OnnxModel::open(&manifest.file, &engine_options)?;
     let (name, why) = task_of(&manifest, model.signature());
     let task = match name {
-        TaskName::ImageClassification => {
-            image::task(folder, &manifest, model.signature(), options.max_pixels).map(Task::ImageClassification)
-        }
+        TaskName::ImageClassification => image::task(folder, &manifest, model.signature(), options.max_pixels)
+            .map(|task| Task::ImageClassification(Box::new(task))),
         TaskName::Tensors => tensors::task(folder, &manifest, &mut model).map(Task::Tensors),
     };
     let task = task.map_err(|error| match (error, why) {

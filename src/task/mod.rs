@@ -101,7 +101,7 @@ pub enum Prediction {
 #[derive(Debug)]
 pub enum Task {
     /// A picture in, labels out.
-    ImageClassification(ImageClassification),
+    ImageClassification(Box<ImageClassification>),
     /// Numbers and strings in, the model's outputs out.
     Tensors(Tensors),
 }
