@@ -12,7 +12,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
 use tessera::engine::Engine;
-use tessera::engine::onnx::{OnnxModel, OnnxOptions, library};
+use tessera::engine::onnx::{Example, OnnxModel, OnnxOptions, library};
 use tessera::tensor::{ElementType, Tensor};
 
 const SHAPE: [usize; 4] = [1, 3, 224, 224];
@@ -86,7 +86,8 @@ async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration) 
     let before = resident_megabytes();
     let item = vec![Tensor::zeros(ElementType::Float32, &SHAPE)];
     let model = OnnxModel::open(file, options).expect("the model loads");
-    let (engine, _) = model.start("bench", Some(item.clone())).expect("the model runs");
+    let (engine, _) =
+        model.start("bench", Some(Example { item: item.clone(), is_typical: true })).expect("the model runs");
     let engine = Arc::new(engine);
     let begin = Instant::now();
     let callers = (0..engine.concurrency()).map(|_| {

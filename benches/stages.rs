@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 use tessera::preprocess::{DecodeLimits, PreprocessSpec, Preprocessor, Preset};
 use tessera::protocol::vertex::{self, Surface};
-use tessera::task::image_classification::base64;
+use tessera::task::base64;
 use tessera::task::image_classification::instance::find_image;
 
 /// 640x480, quality 85, 4:2:0, 72 kB.

@@ -33,7 +33,7 @@ pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> 
                 version,
                 row.task.into(),
                 row.input,
-                row.labels.to_string(),
+                row.labels.map_or_else(|| "-".to_owned(), |labels| labels.to_string()),
                 megabytes,
                 row.provider,
             ]);
@@ -46,18 +46,21 @@ pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> 
 struct Row {
     task: &'static str,
     input: String,
-    labels: usize,
+    labels: Option<usize>,
     bytes: u64,
     provider: String,
 }
 
 fn row(folder: &ModelFolder, options: &LoadOptions) -> Result<Row, RepositoryError> {
     let (manifest, model, task) = describe(folder, options)?;
-    let Task::ImageClassification(classifier) = &task;
+    let labels = match &task {
+        Task::ImageClassification(classifier) => Some(classifier.labels.len()),
+        Task::Tensors(_) => None,
+    };
     Ok(Row {
         task: task.name(),
         input: model.signature().inputs.iter().map(TensorSpec::to_string).collect::<Vec<_>>().join(", "),
-        labels: classifier.labels.len(),
+        labels,
         bytes: file_bytes(&manifest.file),
         provider: model.provider().to_string(),
     })

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::repository::LoadedModel;
 use crate::task::image_classification::{Classification, Form};
-use crate::task::{Instance, Parameters, Prediction};
+use crate::task::{Instance, Parameters, Prediction, Task};
 
 /// Classifies each picture; one that can't be read is reported and doesn't keep the others from being answered.
 pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
@@ -21,6 +21,9 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
         eprintln!("Loading {} ...", folder.name);
     }
     let model = local::load_alone(settings, &folder)?;
+    if let Task::Tensors(task) = &*model.task {
+        return Err(local::no_images(task, &folder.name));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let count = usize::try_from(arguments.top_k.unwrap_or(1)).unwrap_or(usize::MAX);
     let mut table = Table::new(["image", "label", "confidence"]);
@@ -70,7 +73,9 @@ async fn classify(model: &LoadedModel, bytes: bytes::Bytes, count: usize) -> Res
     let outputs = model.engine.run(Arc::from([prepared.item])).await.map_err(Failure::new)?;
     let outputs = outputs.into_iter().next().unwrap_or_default();
     let form = Parameters::ImageClassification(Form::TopK(count));
-    let Prediction::ImageClassification(prediction) = model.task.finish(&outputs, form).map_err(Failure::new)?;
+    let Prediction::ImageClassification(prediction) = model.task.finish(&outputs, form).map_err(Failure::new)? else {
+        return Err(Failure("this model doesn't answer with labels".to_owned()));
+    };
     Ok(match prediction {
         Classification::TopK { labels, confidences } => labels.into_iter().zip(confidences).collect(),
         Classification::Best { label, confidence } => vec![(label, confidence)],

@@ -39,21 +39,26 @@ pub fn deployed_model(deployed: &DeployedModel) -> Value {
         "inputs": tensors(&model.signature.inputs),
         "outputs": tensors(&model.signature.outputs),
     });
-    let Task::ImageClassification(task) = &*model.task;
-    described["labels"] = json!({
-        "count": task.labels.len(),
-        "first": task.labels.iter().take(5).map(|label| &**label).collect::<Vec<_>>(),
-    });
-    described["example"] = json!({
-        "instances": [{"b64": "<base64 of a JPEG, PNG, WebP, GIF, BMP or TIFF file>"}],
-        "parameters": {"top_k": 5},
-    });
+    match &*model.task {
+        Task::ImageClassification(task) => {
+            described["labels"] = json!({
+                "count": task.labels.len(),
+                "first": task.labels.iter().take(5).map(|label| &**label).collect::<Vec<_>>(),
+            });
+            described["example"] = json!({
+                "instances": [{"b64": "<base64 of a JPEG, PNG, WebP, GIF, BMP or TIFF file>"}],
+                "parameters": {"top_k": 5},
+            });
+        }
+        Task::Tensors(task) => described["example"] = json!({"instances": [task.example_instance()]}),
+    }
     described
 }
 
 fn tensors(specs: &[TensorSpec]) -> Vec<Value> {
-    specs
-        .iter()
-        .map(|spec| json!({"name": spec.name, "type": spec.element_type.to_string(), "shape": spec.shape}))
-        .collect()
+    let kind = |spec: &TensorSpec| match spec.map_keys {
+        Some(keys) => format!("map({keys},{})", spec.element_type),
+        None => spec.element_type.to_string(),
+    };
+    specs.iter().map(|spec| json!({"name": spec.name, "type": kind(spec), "shape": spec.shape})).collect()
 }

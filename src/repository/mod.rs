@@ -7,8 +7,10 @@ use thiserror::Error;
 use crate::engine::onnx::LoadError;
 
 mod folder;
+mod image;
 mod load;
 mod manifest;
+mod tensors;
 
 pub use folder::{Found, ModelFolder, find_models};
 pub use load::{LoadOptions, LoadedModel, describe, file_bytes, load};
@@ -27,8 +29,8 @@ pub enum RepositoryError {
     },
     /// There is nothing to serve.
     #[error(
-        "{}: there is no model here. A model is a folder NAME/ or NAME/VERSION/ with model.onnx, config.json and \
-         preprocessor_config.json; name another place with --models DIR",
+        "{}: there is no model here. A model is a folder NAME/ or NAME/VERSION/ with model.onnx (and, for images, \
+         config.json and preprocessor_config.json); name another place with --models DIR",
         .0.display()
     )]
     NoModels(PathBuf),

@@ -6,3 +6,4 @@ mod container;
 mod errors;
 mod harness;
 mod predict;
+mod tensors;

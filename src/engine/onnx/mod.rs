@@ -133,12 +133,23 @@ pub enum LoadError {
     WarmUp(String),
 }
 
+/// What a model is warmed with.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// One item.
+    pub item: Item,
+    /// Whether clients send the like, so that a model that fails on it is broken. Else only its shapes are right.
+    pub is_typical: bool,
+}
+
 /// A loaded model that isn't running yet.
 pub struct OnnxModel {
     /// One for each worker; on a CPU all are the same.
     sessions: Vec<Arc<ModelSession>>,
     provider: Provider,
     max_batch: usize,
+    /// Neither a setting nor the model itself says how large a batch is.
+    batch_is_free: bool,
 }
 
 impl OnnxModel {
@@ -179,7 +190,15 @@ impl OnnxModel {
             (0, _) => 16,
             (set, _) => set,
         };
-        Ok(Self { sessions, provider, max_batch: fixed.unwrap_or(chosen) })
+        let batch_is_free = fixed.is_none() && options.max_batch == 0;
+        Ok(Self { sessions, provider, max_batch: fixed.unwrap_or(chosen), batch_is_free })
+    }
+
+    /// Makes batches of up to this many items, unless a setting or the model itself says otherwise.
+    pub fn prefer_batch(&mut self, items: usize) {
+        if self.batch_is_free {
+            self.max_batch = items.max(1);
+        }
     }
 
     /// What the model takes and gives.
@@ -201,20 +220,26 @@ impl OnnxModel {
     /// outputs for the example too.
     ///
     /// # Errors
-    /// [`LoadError::WarmUp`] when the model fails on it.
-    pub fn start(self, name: &str, example: Option<Item>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
-        let Self { sessions, provider, max_batch } = self;
+    /// [`LoadError::WarmUp`] when the model fails on an example that is typical.
+    pub fn start(self, name: &str, example: Option<Example>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
+        let Self { sessions, provider, max_batch, batch_is_free: _ } = self;
         let signature = sessions[0].signature().clone();
         let (concurrency, fixed_batch) = (sessions.len(), sessions[0].fixed_batch());
         let mut warm_up = Duration::ZERO;
         let mut outputs = None;
         for session in &sessions {
-            let Some(example) = &example else { break };
+            let Some(Example { item, is_typical }) = &example else { break };
             let begin = Instant::now();
-            let full = vec![example.clone(); max_batch];
+            let full = vec![item.clone(); max_batch];
             for batch in [&full[..1], &full[..]] {
-                let items = session.run(batch).map_err(|error| LoadError::WarmUp(error.to_string()))?;
-                outputs = items.into_iter().next();
+                match session.run(batch) {
+                    Ok(items) => outputs = items.into_iter().next(),
+                    Err(error) if *is_typical => return Err(LoadError::WarmUp(error.to_string())),
+                    Err(error) => {
+                        tracing::warn!(model = name, %error, "the model can't be warmed with zeros and empty strings");
+                        break;
+                    }
+                }
             }
             warm_up += begin.elapsed();
         }

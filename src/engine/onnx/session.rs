@@ -7,7 +7,7 @@ use ort::ep;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::convert::{input_value, is_contiguous, output_tensor, pad, tensor_spec};
+use super::convert::{input_spec, input_value, is_contiguous, output_maps, output_spec, output_tensor, pad};
 use super::shared::SharedSession;
 use super::{LoadError, OnnxOptions, Provider};
 use crate::engine::{EngineError, Item, Signature};
@@ -36,18 +36,12 @@ impl ModelSession {
         })?;
         let unsupported = |reason| LoadError::Model { path: path.to_path_buf(), reason };
         let signature = Signature {
-            inputs: session
-                .session()
-                .inputs()
-                .iter()
-                .map(tensor_spec)
-                .collect::<Result<_, _>>()
-                .map_err(unsupported)?,
+            inputs: session.session().inputs().iter().map(input_spec).collect::<Result<_, _>>().map_err(unsupported)?,
             outputs: session
                 .session()
                 .outputs()
                 .iter()
-                .map(tensor_spec)
+                .map(output_spec)
                 .collect::<Result<_, _>>()
                 .map_err(unsupported)?,
         };
@@ -114,7 +108,21 @@ impl ModelSession {
 
     fn run_tensors(&self, inputs: &[Tensor]) -> ort::Result<Item> {
         let values = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
-        self.session.run(&values)?.iter().map(output_tensor).collect()
+        let outputs = self.session.run(&values)?;
+        let mut tensors = Vec::with_capacity(self.signature.outputs.len());
+        let mut all_keys = Vec::new();
+        for (value, spec) in outputs.iter().zip(&self.signature.outputs) {
+            tensors.push(match spec.map_keys {
+                None => output_tensor(value)?,
+                Some(key_type) => {
+                    let (values, keys) = output_maps(value, key_type)?;
+                    all_keys.push(keys);
+                    values
+                }
+            });
+        }
+        tensors.append(&mut all_keys);
+        Ok(tensors)
     }
 }
 
