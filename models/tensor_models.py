@@ -202,6 +202,9 @@ MODELS = {
     "linear-flat": TensorModel(linear, "the same, flattened", toml="[postprocess]\nflatten = true\n"),
     "columns": TensorModel(columns, "two named inputs, one of strings"),
     "classes": TensorModel(classes, "label int64[batch] and probabilities float32[batch,3]"),
+    "classes-label": TensorModel(
+        classes, "the same, the label alone", toml='[postprocess]\noutputs = ["label"]\n'
+    ),
     "zip-map": TensorModel(lambda: zip_map(text=False), "the same with ZipMap, labels are numbers"),
     "zip-map-text": TensorModel(lambda: zip_map(text=True), "the same with ZipMap, labels are strings"),
     "variable": TensorModel(variable, "sum of a list of any length"),

@@ -20,9 +20,11 @@ pub(super) fn task(
     max_pixels: u64,
 ) -> Result<ImageClassification, RepositoryError> {
     let wrong = |reason: String| mismatch(&manifest.file, reason);
-    if manifest.overrides.postprocess.flatten.is_some() {
-        let reason = "postprocess.flatten is for models of tensors; an image classifier answers with labels".to_owned();
-        return Err(RepositoryError::Invalid { path: folder.directory.join("model.toml"), reason });
+    let postprocess = &manifest.overrides.postprocess;
+    if postprocess.flatten.is_some() || postprocess.outputs.is_some() {
+        let reason = "postprocess.flatten and postprocess.outputs are for models of tensors; an image classifier \
+                      answers with labels";
+        return Err(RepositoryError::Invalid { path: folder.directory.join("model.toml"), reason: reason.to_owned() });
     }
     let [input] = signature.inputs.as_slice() else {
         let names: Vec<String> = signature.inputs.iter().map(ToString::to_string).collect();

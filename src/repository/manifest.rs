@@ -42,13 +42,15 @@ pub enum TaskName {
 }
 
 /// `[postprocess]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postprocess {
     /// `softmax`, `sigmoid` or `none`.
     pub activation: Option<ActivationName>,
     /// For tensors: an output of shape [batch, 1] is written as one value a row, not as a list of one.
     pub flatten: Option<bool>,
+    /// For tensors: the names of the outputs that are given back; all if absent.
+    pub outputs: Option<Vec<String>>,
 }
 
 /// [`Activation`] as it is written.

@@ -6,7 +6,7 @@ use super::load::mismatch;
 use super::manifest::Manifest;
 use crate::engine::onnx::OnnxModel;
 use crate::preprocess::PreprocessOverrides;
-use crate::task::tensors::Tensors;
+use crate::task::tensors::{OutputOptions, Tensors};
 
 /// The items of a batch where nothing else says. A row of a table costs less than running the graph once.
 const BATCH: usize = 64;
@@ -33,6 +33,7 @@ pub(super) fn task(
         });
     }
     model.prefer_batch(BATCH);
-    Tensors::new(model.signature(), toml.postprocess.flatten.unwrap_or(false))
-        .map_err(|reason| mismatch(&manifest.file, reason))
+    let options =
+        OutputOptions { flatten: toml.postprocess.flatten.unwrap_or(false), names: toml.postprocess.outputs.clone() };
+    Tensors::new(model.signature(), &options).map_err(|reason| mismatch(&manifest.file, reason))
 }

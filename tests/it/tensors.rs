@@ -138,11 +138,12 @@ async fn columns_by_name() {
 
 #[tokio::test]
 async fn several_outputs_are_an_object() {
-    let server = Builder::with_models(&["classes", "zip-map", "zip-map-text"]).start();
+    let server = Builder::with_models(&["classes", "classes-label", "zip-map", "zip-map-text"]).start();
     let rows = json!([[10, 0], [0, 10], [-10, -10]]);
     let answers = predict(&server, "classes", rows.clone()).await;
     assert_eq!(answers[0]["label"], 0);
     assert_eq!(answers[2]["label"], 2);
+    assert_eq!(predict(&server, "classes-label", rows.clone()).await, json!([0, 1, 2]));
     let probabilities = answers[1]["probabilities"].clone();
     assert!(probabilities[1].as_f64().unwrap() > 0.99, "{answers}");
 
@@ -259,7 +260,7 @@ fn what_a_model_is_for_can_be_said() {
         (
             "colour",
             &[("model.toml", "task = \"image-classification\"\n[postprocess]\nflatten = true")],
-            "flatten is for",
+            "postprocess.flatten",
         ),
     ] {
         let models = repository(model, files);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{InputError, Instance, OutputError, PreparationTimes, Prepared};
 use crate::engine::{Item, Signature, TensorSpec};
@@ -18,7 +18,7 @@ mod instance;
 mod read;
 mod write;
 
-pub use write::{Output, Row};
+pub use write::{Output, Row, Value};
 
 /// The task's name.
 pub const NAME: &str = "tensors";
@@ -31,15 +31,27 @@ const LONGEST_EXAMPLE: usize = 64;
 pub struct Tensors {
     inputs: Vec<TensorSpec>,
     outputs: Arc<[Output]>,
+    /// Where each output is in an item, and where its keys are.
+    places: Vec<(usize, Option<usize>)>,
+    /// The tensors of an item that the model gives.
+    given: usize,
+}
+
+/// Which outputs are given back, and how.
+#[derive(Debug, Clone, Default)]
+pub struct OutputOptions {
+    /// An output of shape [batch, 1] is written as one value a row instead of a list of one.
+    pub flatten: bool,
+    /// The names of those to give back, in this order; all if absent.
+    pub names: Option<Vec<String>>,
 }
 
 impl Tensors {
-    /// A task over these inputs and outputs. `flatten` writes an output of shape [batch, 1] as one value a row instead
-    /// of a list of one.
+    /// A task over these inputs and outputs.
     ///
     /// # Errors
-    /// A sentence that names the input whose axis 0 can't be the batch.
-    pub fn new(signature: &Signature, flatten: bool) -> Result<Self, String> {
+    /// A sentence that names the input whose axis 0 can't be the batch, or the output that isn't there.
+    pub fn new(signature: &Signature, options: &OutputOptions) -> Result<Self, String> {
         if signature.inputs.is_empty() {
             return Err("the model has no inputs".to_owned());
         }
@@ -56,12 +68,33 @@ impl Tensors {
             return Err(format!("axis 0 of the inputs must be the same batch; it differs in {first} and {other}"));
         }
         let mut keys = signature.outputs.len()..;
-        let outputs = signature.outputs.iter().map(|output| Output {
-            name: output.name.clone(),
-            keys: output.map_keys.and_then(|_| keys.next()),
-            flatten,
-        });
-        Ok(Self { inputs: signature.inputs.clone(), outputs: outputs.collect() })
+        let all: Vec<(&TensorSpec, (usize, Option<usize>))> = signature
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(place, output)| (output, (place, output.map_keys.and_then(|_| keys.next()))))
+            .collect();
+        let chosen = match &options.names {
+            None => all,
+            Some(names) => names
+                .iter()
+                .map(|name| all.iter().find(|(output, _)| output.name == *name).copied().ok_or(name))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|name| {
+                    let known: Vec<String> = signature.outputs.iter().map(ToString::to_string).collect();
+                    format!("postprocess.outputs names `{name}`, but the model gives {}", known.join(", "))
+                })?,
+        };
+        if chosen.is_empty() {
+            return Err("no output is to be given back".to_owned());
+        }
+        let output = |(spec, _): &(&TensorSpec, _)| Output { name: spec.name.clone(), flatten: options.flatten };
+        Ok(Self {
+            inputs: signature.inputs.clone(),
+            outputs: chosen.iter().map(output).collect(),
+            places: chosen.iter().map(|(_, place)| *place).collect(),
+            given: keys.start,
+        })
     }
 
     pub(super) fn item_bytes(&self) -> usize {
@@ -76,21 +109,21 @@ impl Tensors {
     }
 
     /// An instance that the model takes, of zeros and empty strings. A long one is only described.
-    pub fn example_instance(&self) -> Value {
+    pub fn example_instance(&self) -> Json {
         let value = |input: &TensorSpec, tensor: Tensor| {
             if tensor.shape().iter().product::<usize>() > LONGEST_EXAMPLE {
                 return json!(format!("<lists of shape {:?} of {}>", &tensor.shape()[1..], input.element_type));
             }
-            let output = Output { name: String::new(), keys: None, flatten: false };
-            let row = Row { outputs: Arc::from([output]), tensors: vec![tensor] };
-            serde_json::to_value(row).unwrap_or(Value::Null)
+            let output = Output { name: String::new(), flatten: false };
+            let row = Row { outputs: Arc::from([output]), values: vec![Value { tensor, keys: None }] };
+            serde_json::to_value(row).unwrap_or(Json::Null)
         };
         let mut values = self.inputs.iter().zip(self.example()).map(|(input, tensor)| (input, value(input, tensor)));
         match (self.inputs.len(), values.next()) {
             (1, Some((_, only))) => only,
             (_, first) => {
                 let named = first.into_iter().chain(values).map(|(input, value)| (input.name.clone(), value));
-                Value::Object(named.collect::<Map<_, _>>())
+                Json::Object(named.collect::<Map<_, _>>())
             }
         }
     }
@@ -115,20 +148,18 @@ impl Tensors {
     }
 
     pub(super) fn finish(&self, outputs: &[Tensor]) -> Result<Row, OutputError> {
-        let keys = self.outputs.iter().filter(|output| output.keys.is_some()).count();
-        if outputs.len() != self.outputs.len() + keys {
-            return Err(OutputError(format!(
-                "the model gave {} tensors for {} outputs",
-                outputs.len(),
-                self.outputs.len()
-            )));
+        if outputs.len() != self.given {
+            return Err(OutputError(format!("the model gave {} tensors instead of {}", outputs.len(), self.given)));
         }
-        for (output, tensor) in self.outputs.iter().zip(outputs) {
-            if tensor.shape().first() != Some(&1) {
-                return Err(OutputError(format!("the output `{}` is not one row: {:?}", output.name, tensor.shape())));
+        let is_row = |tensor: &Tensor| tensor.shape().first() == Some(&1);
+        let values = self.places.iter().zip(&*self.outputs).map(|(&(place, keys), output)| {
+            let value = Value { tensor: outputs[place].clone(), keys: keys.map(|keys| outputs[keys].clone()) };
+            match is_row(&value.tensor) && value.keys.as_ref().is_none_or(is_row) {
+                true => Ok(value),
+                false => Err(OutputError(format!("`{}` is not one row: {:?}", output.name, value.tensor.shape()))),
             }
-        }
-        Ok(Row { outputs: self.outputs.clone(), tensors: outputs.to_vec() })
+        });
+        Ok(Row { outputs: self.outputs.clone(), values: values.collect::<Result<_, _>>()? })
     }
 }
 
@@ -138,12 +169,12 @@ impl Tensors {
 /// [`InputError`] names what would be ignored.
 pub(super) fn parse_parameters(json: Option<&[u8]>) -> Result<(), InputError> {
     let Some(json) = json else { return Ok(()) };
-    let value: Value =
+    let value: Json =
         serde_json::from_slice(json).map_err(|error| InputError::new("", format!("is not valid JSON: {error}")))?;
     match value {
-        Value::Null => Ok(()),
+        Json::Null => Ok(()),
         // Node's client sends null for what is unset.
-        Value::Object(parameters) => match parameters.iter().find(|(_, value)| !value.is_null()) {
+        Json::Object(parameters) => match parameters.iter().find(|(_, value)| !value.is_null()) {
             None => Ok(()),
             Some((name, _)) => {
                 Err(InputError::new(element::clipped(name), "is not a parameter of this model; it takes none"))

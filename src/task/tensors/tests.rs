@@ -13,9 +13,13 @@ fn spec(name: &str, element_type: ElementType, shape: &[Option<usize>]) -> Tenso
     TensorSpec { name: name.to_owned(), element_type, shape, map_keys: None }
 }
 
+fn flattened(flatten: bool) -> OutputOptions {
+    OutputOptions { flatten, names: None }
+}
+
 /// A task that would give back what it gets.
 fn echo(specs: &[TensorSpec], flatten: bool) -> Tensors {
-    Tensors::new(&Signature { inputs: specs.to_vec(), outputs: specs.to_vec() }, flatten).unwrap()
+    Tensors::new(&Signature { inputs: specs.to_vec(), outputs: specs.to_vec() }, &flattened(flatten)).unwrap()
 }
 
 fn prepare(task: &Tensors, json: &str) -> Result<Item, InputError> {
@@ -130,12 +134,32 @@ fn maps_and_bytes_have_their_own_forms() {
     let bytes = spec("text_bytes", ElementType::String, &[]);
     let map = TensorSpec { map_keys: Some(ElementType::Int64), ..spec("map", ElementType::Float32, &[None]) };
     let signature = Signature { inputs: vec![input], outputs: vec![map, bytes] };
-    let task = Tensors::new(&signature, false).unwrap();
+    let task = Tensors::new(&signature, &flattened(false)).unwrap();
     let outputs = [row(&[2], vec![0.25f32, f32::NAN]), row(&[], vec!["a".to_owned()]), row(&[2], vec![3i64, -1])];
     assert_eq!(written(&task, &outputs), r#"{"map":{"3":0.25,"-1":"NaN"},"text_bytes":{"b64":"YQ=="}}"#);
     assert!(task.finish(&outputs[..2]).is_err());
     let two_rows = Tensor::zeros(ElementType::String, &[2]);
     assert!(task.finish(&[outputs[0].clone(), two_rows, outputs[2].clone()]).is_err());
+}
+
+#[test]
+fn outputs_can_be_chosen() {
+    let specs = ["a", "b", "c"].map(|name| TensorSpec {
+        map_keys: (name == "a").then_some(ElementType::Int64),
+        ..spec(name, ElementType::Float32, &[Some(1)])
+    });
+    let input = vec![spec("x", ElementType::Float32, &[Some(2)])];
+    let signature = Signature { inputs: input, outputs: specs.to_vec() };
+    let chosen = |names: &[&str]| {
+        let names = Some(names.iter().map(ToString::to_string).collect());
+        Tensors::new(&signature, &OutputOptions { flatten: true, names })
+    };
+    let outputs = [row(&[1], vec![1f32]), row(&[1], vec![2f32]), row(&[1], vec![3f32]), row(&[1], vec![9i64])];
+    assert_eq!(written(&chosen(&["b"]).unwrap(), &outputs), "2.0");
+    assert_eq!(written(&chosen(&["c", "a"]).unwrap(), &outputs), r#"{"c":3.0,"a":{"9":1.0}}"#);
+    let error = chosen(&["b", "d"]).unwrap_err();
+    assert!(error.contains("`d`") && error.contains("c float32[?,1]"), "{error}");
+    assert!(chosen(&[]).is_err());
 }
 
 #[test]
@@ -171,10 +195,10 @@ fn models_without_a_batch_are_refused() {
     let signature = |inputs: Vec<TensorSpec>| Signature { outputs: inputs.clone(), inputs };
     let batch = |name: &str, rows| TensorSpec { shape: vec![rows], ..spec(name, ElementType::Int8, &[]) };
     let scalar = TensorSpec { shape: Vec::new(), ..spec("x", ElementType::Int8, &[]) };
-    assert!(Tensors::new(&signature(vec![scalar]), false).unwrap_err().contains("x int8[]"));
-    let error = Tensors::new(&signature(vec![batch("a", None), batch("b", Some(4))]), false).unwrap_err();
+    assert!(Tensors::new(&signature(vec![scalar]), &flattened(false)).unwrap_err().contains("x int8[]"));
+    let error = Tensors::new(&signature(vec![batch("a", None), batch("b", Some(4))]), &flattened(false)).unwrap_err();
     assert!(error.contains("b int8[4]") && error.contains("a int8[?]"), "{error}");
-    assert!(Tensors::new(&signature(vec![batch("a", Some(4)), batch("b", Some(4))]), false).is_ok());
+    assert!(Tensors::new(&signature(vec![batch("a", Some(4)), batch("b", Some(4))]), &flattened(false)).is_ok());
 }
 
 #[test]

@@ -13,50 +13,58 @@ use crate::tensor::Tensor;
 pub struct Output {
     /// The model's name for it.
     pub name: String,
-    /// Where the tensor with the keys is, when the output is a map; this one then has the values.
-    pub keys: Option<usize>,
     /// Whether a list of one is written as its element.
     pub flatten: bool,
+}
+
+/// What an output gave for one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Value {
+    /// The values; axis 0 is 1.
+    pub tensor: Tensor,
+    /// The keys of as many values, when the output is a map.
+    pub keys: Option<Tensor>,
 }
 
 /// The outputs for one instance. With one output it is written as its value, with several as an object by name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    pub(super) outputs: Arc<[Output]>,
-    /// One for each output, then the keys of those that are maps; axis 0 of each is 1.
-    pub(super) tensors: Vec<Tensor>,
+    /// How each is written.
+    pub outputs: Arc<[Output]>,
+    /// One for each of them.
+    pub values: Vec<Value>,
 }
 
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let value = |(output, tensor)| Value { output, tensor, keys: output.keys.and_then(|at| self.tensors.get(at)) };
-        let mut values = self.outputs.iter().zip(&self.tensors).map(value);
+        let named = |(output, value)| Named { output, value };
+        let mut values = self.outputs.iter().zip(&self.values).map(named);
         if let (1, Some(only)) = (self.outputs.len(), values.next()) {
             return only.serialize(serializer);
         }
         let mut object = serializer.serialize_map(Some(self.outputs.len()))?;
-        for value in self.outputs.iter().zip(&self.tensors).map(value) {
-            object.serialize_entry(&value.output.name, &value)?;
+        for named in self.outputs.iter().zip(&self.values).map(named) {
+            object.serialize_entry(&named.output.name, &named)?;
         }
         object.end()
     }
 }
 
-struct Value<'a> {
+struct Named<'a> {
     output: &'a Output,
-    tensor: &'a Tensor,
-    keys: Option<&'a Tensor>,
+    value: &'a Value,
 }
 
-impl Serialize for Value<'_> {
+impl Serialize for Named<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Some(keys) = self.keys {
+        let Value { tensor, keys } = self.value;
+        if let Some(keys) = keys {
             let keys: Vec<String> =
                 for_each_element_type!(keys, keys => keys.iter().map(ToString::to_string).collect());
-            return for_each_element_type!(self.tensor, values => map(serializer, &keys, values.iter()));
+            return for_each_element_type!(tensor, values => map(serializer, &keys, values.iter()));
         }
         let as_bytes = self.output.name.ends_with("_bytes");
-        for_each_element_type!(self.tensor, array => {
+        for_each_element_type!(tensor, array => {
             // Rows are copied out of a batch in row-major order, so this borrows.
             let array = array.as_standard_layout();
             let elements = array.as_slice().unwrap_or_default();
