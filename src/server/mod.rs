@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use drain::{Drain, DrainSettings, Phase};
 pub use listener::{BindError, Served, Server};
 pub use readiness::{Readiness, State};
-pub use signals::stop_on_signals;
+pub use signals::{end_process, stop_on_signals};
 
 /// How long a connection without a request under way is kept when the listener has stopped, in case the client's
 /// request is on its way. Counted from its last traffic or from the start of the drain, whichever is later.
