@@ -3,8 +3,9 @@
 
 Most say what colour a picture is: their logits are the mean of the red, green and blue channel
 (in [-1, 1]) times eight, so that every picture has an answer of its own and an answer given to
-the wrong picture shows. The others are each wrong, or hard, in one way. Every folder is under
-5 KB and the same on every machine; those that the tests use are committed in `tests/models`.
+the wrong picture shows. The others are each wrong, or hard, in one way, or take plain tensors
+(`tensor_models.py`). Every folder is under 5 KB and the same on every machine; those that the
+tests use are committed in `tests/models`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import huggingface
+import tensor_models
 
 SIZE = 32  # side of the pictures
 GAIN = 8.0  # logit of a channel that is full on; -8 is one that is off
@@ -230,6 +232,7 @@ MODELS = {
         colour, "three logits and two labels: must be refused", labels=("red", "green")
     ),
     "corrupt": TestModel(colour, "a file that is not ONNX: must be refused", corrupt=True),
+    **tensor_models.MODELS,
 }
 
 

@@ -10,7 +10,7 @@ use crate::endpoint::{Catalog, DeployedModel, Endpoint, ServedModel, derived_id}
 use crate::engine::onnx::{OnnxOptions, Provider};
 use crate::observe::Metrics;
 use crate::protocol::vertex::DeployedModelFields;
-use crate::repository::{LoadOptions, ModelFolder, RepositoryError, find_models};
+use crate::repository::{Found, LoadOptions, ModelFolder, RepositoryError, find_models};
 
 /// Why the settings and the models on disk don't fit together.
 #[derive(Debug, Error)]
@@ -56,6 +56,8 @@ pub type ModelKey = (String, u64);
 pub struct Plan {
     /// The folders of the models that some endpoint needs.
     pub folders: Vec<ModelFolder>,
+    /// What is wrong, and keeps the server from starting unless `repository.on_error` is `skip`.
+    pub problems: Vec<StartupError>,
     endpoints: Vec<PlannedEndpoint>,
     default_endpoint: String,
     resource_prefix: String,
@@ -80,16 +82,17 @@ impl Plan {
     /// of that name is declared.
     ///
     /// # Errors
-    /// [`StartupError`], unless nothing but loading can fail.
+    /// When the repository can't be read or is empty. What else is wrong is in [`Plan::problems`], all of it.
     pub fn new(settings: &Settings) -> Result<Self, StartupError> {
-        let found = find_models(&settings.repository.directory)?;
+        let Found { models: found, problems } = find_models(&settings.repository.directory)?;
+        let mut problems: Vec<StartupError> = problems.into_iter().map(StartupError::from).collect();
         let mut highest: BTreeMap<&str, &ModelFolder> = BTreeMap::new();
         for folder in &found {
             highest.insert(&folder.name, folder);
         }
         let mut endpoints = Vec::new();
         for declared in &settings.endpoints {
-            endpoints.push(planned(declared, &found, &highest)?);
+            endpoints.push(planned(declared, &found, &highest, &mut problems));
         }
         let declared: BTreeSet<String> = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
         for folder in highest.values().filter(|folder| !declared.contains(&folder.name)) {
@@ -102,8 +105,9 @@ impl Plan {
             .iter()
             .flat_map(|endpoint| endpoint.deployed.iter().map(|deployed| deployed.model.clone()))
             .collect();
-        check_default(settings, &endpoints)?;
+        problems.extend(check_default(settings, &endpoints).err());
         Ok(Self {
+            problems,
             folders: found.iter().filter(|folder| needed.contains(&key(folder))).cloned().collect(),
             endpoints,
             default_endpoint: settings.default_endpoint.clone(),
@@ -134,7 +138,12 @@ impl Plan {
                         metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
                     })
                 });
-                Some(Endpoint::new(endpoint.id.clone(), endpoint.display_name.clone(), deployed.collect()))
+                Some(Endpoint::new(
+                    &self.resource_prefix,
+                    endpoint.id.clone(),
+                    endpoint.display_name.clone(),
+                    deployed.collect(),
+                ))
             })
             .collect();
         Catalog::new(endpoints, &self.default_endpoint)
@@ -162,15 +171,16 @@ fn planned(
     declared: &config::Endpoint,
     found: &[ModelFolder],
     highest: &BTreeMap<&str, &ModelFolder>,
-) -> Result<PlannedEndpoint, StartupError> {
-    let deployed = declared.deployed_models.iter().map(|deployed| {
+    problems: &mut Vec<StartupError>,
+) -> PlannedEndpoint {
+    let deployed = declared.deployed_models.iter().filter_map(|deployed| {
         let folder = match &deployed.version {
             None => highest.get(deployed.model.as_str()).copied(),
             Some(version) => {
                 found.iter().find(|folder| folder.name == deployed.model && folder.version.to_string() == *version)
             }
         };
-        let folder = folder.ok_or_else(|| StartupError::UnknownModel {
+        let unknown = || StartupError::UnknownModel {
             endpoint: declared.id.clone(),
             model: deployed.model.clone(),
             version: deployed.version.as_ref().map(|version| format!(" version {version}")).unwrap_or_default(),
@@ -179,24 +189,35 @@ fn planned(
                 .map(|folder| format!("{} {}", folder.name, folder.version))
                 .collect::<Vec<_>>()
                 .join(", "),
-        })?;
-        Ok(PlannedModel {
+        };
+        let Some(folder) = folder else {
+            problems.push(unknown());
+            return None;
+        };
+        Some(PlannedModel {
             id: deployed.id.clone().unwrap_or_else(|| deployed_id(&declared.id, folder)),
             model: key(folder),
             traffic: deployed.traffic,
         })
     });
-    Ok(PlannedEndpoint {
+    let deployed = deployed.collect();
+    PlannedEndpoint {
         id: declared.id.clone(),
         display_name: declared.display_name.clone().unwrap_or_else(|| declared.id.clone()),
-        deployed: deployed.collect::<Result<_, StartupError>>()?,
-    })
+        deployed,
+    }
 }
 
-/// A default that was set but doesn't exist is a mistake; the built-in one only has to fit the shipped models.
+/// The default of the built-in settings, which fits the shipped models.
+const BUILT_IN_DEFAULT: &str = "imagenet";
+
+/// A default that somebody chose must exist. The built-in one need not fit their models, unless there are several and
+/// Vertex will post to the route that only a default answers.
 fn check_default(settings: &Settings, endpoints: &[PlannedEndpoint]) -> Result<(), StartupError> {
-    let chosen = settings.origins.contains_key("default_endpoint");
-    if !chosen || endpoints.iter().any(|endpoint| endpoint.id == settings.default_endpoint) {
+    let is_there = endpoints.iter().any(|endpoint| endpoint.id == settings.default_endpoint);
+    let needed = settings.default_endpoint != BUILT_IN_DEFAULT
+        || (settings.container.predict_route.is_some() && endpoints.len() > 1);
+    if is_there || !needed {
         return Ok(());
     }
     Err(StartupError::UnknownDefault {

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use http::{HeaderName, HeaderValue};
 
 use super::help;
 use crate::config::{self, Environment, LogFormat, Override, Sources, is_id};
@@ -45,6 +47,9 @@ pub enum Command {
     /// List the models of the repository
     #[command(after_long_help = help::MODELS)]
     Models(ModelsArgs),
+    /// Measure how fast a server answers
+    #[command(after_long_help = help::BENCH)]
+    Bench(BenchArgs),
     /// Print a script that completes commands and options in a shell
     #[command(after_long_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -175,6 +180,75 @@ pub struct ModelsArgs {
     pub config: ConfigArgs,
 }
 
+/// `tessera bench`
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// The server, or one of its routes; of a server alone it is /predict, the default endpoint
+    #[arg(value_name = "URL")]
+    pub url: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it")]
+    pub content: BenchContent,
+    /// Images in each request; with several --image they take turns
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["body", "get"])]
+    pub instances_per_request: u32,
+    /// Sent with each request; repeatable
+    #[arg(long, value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub header: Vec<(HeaderName, HeaderValue)>,
+    /// Connections, each with one request at a time [default: 8; with --rate 64]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: Option<u32>,
+    /// Send this many requests a second, whether or not the server keeps up
+    #[arg(long, short, value_name = "R", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// This many users, each on a connection, who pause between an answer and the next request
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), conflicts_with_all = ["connections", "rate"])]
+    pub users: Option<u32>,
+    /// How long a user pauses [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "users")]
+    pub think_time: Option<Duration>,
+    /// A known load by its name; vit-blog: 100 users who pause for 1s
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["connections", "rate", "users", "think_time"])]
+    pub profile: Option<Profile>,
+    /// How long to measure
+    #[arg(long, short, value_name = "TIME", default_value = "10s", value_parser = parse_some_time)]
+    pub duration: Duration,
+    /// How long to send requests before measuring
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    pub warm_up: Duration,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_some_time)]
+    pub timeout: Duration,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Write a report with charts, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// What a request carries: one of these.
+#[derive(Debug, Clone, Default, Args)]
+#[group(required = true, multiple = false)]
+pub struct BenchContent {
+    /// An image to ask about; repeatable, they take turns
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// A whole body of JSON; repeatable, they take turns
+    #[arg(long, value_name = "FILE.json")]
+    pub body: Vec<PathBuf>,
+    /// Send GET without a body, such as to /livez
+    #[arg(long)]
+    pub get: bool,
+}
+
+/// A load that others have published figures of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// 100 users, 1 s between an answer and the next request
+    VitBlog,
+}
+
 /// `tessera completions`
 #[derive(Debug, Clone, Args)]
 pub struct CompletionsArgs {
@@ -243,6 +317,30 @@ fn parse_id(argument: &str) -> Result<String, String> {
 
 fn parse_log_level(argument: &str) -> Result<String, String> {
     config::check_log_level(argument).map(|()| argument.to_owned())
+}
+
+fn parse_time(argument: &str) -> Result<Duration, String> {
+    // A bound, so that sums of times and histograms of nanoseconds can't overflow.
+    let day = Duration::from_secs(86_400);
+    let time = config::parse_duration(argument).filter(|time| *time <= day);
+    time.ok_or_else(|| "expected a time of at most a day such as `10s`, `500ms` or `2m`".to_owned())
+}
+
+fn parse_some_time(argument: &str) -> Result<Duration, String> {
+    let time = parse_time(argument)?;
+    (time >= Duration::from_millis(1)).then_some(time).ok_or_else(|| "expected at least `1ms`".to_owned())
+}
+
+fn parse_rate(argument: &str) -> Result<f64, String> {
+    let rate = argument.parse().ok().filter(|rate| (0.001..=1e6).contains(rate));
+    rate.ok_or_else(|| "expected requests per second, 0.001 to 1000000".to_owned())
+}
+
+fn parse_header(argument: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = argument.split_once(':').ok_or("expected `name: value`")?;
+    let name = name.trim().parse().map_err(|error| format!("{name:?}: {error}"))?;
+    let value = value.trim().parse().map_err(|error| format!("{value:?}: {error}"))?;
+    Ok((name, value))
 }
 
 fn log_format() -> impl TypedValueParser<Value = String> {
@@ -349,6 +447,33 @@ mod tests {
         ] {
             assert_eq!(refused(line).1, 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_load_is_described_without_contradiction() {
+        let Ok(Command::Bench(arguments)) = parse("bench http://x --image a --image b --rate 2.5 --header a:b:c -d 1m")
+        else {
+            panic!("not understood");
+        };
+        assert_eq!((arguments.content.image.len(), arguments.rate), (2, Some(2.5)));
+        assert_eq!((arguments.duration, arguments.warm_up), (Duration::from_secs(60), Duration::from_secs(2)));
+        assert_eq!(arguments.header, [(HeaderName::from_static("a"), HeaderValue::from_static("b:c"))]);
+        for wrong in [
+            "",
+            "--image a --body b",
+            "--body b --instances-per-request 2",
+            "--image a --instances-per-request 0",
+            "--image a --rate 0",
+            "--image a --rate nan",
+            "--image a --users 5 --rate 5",
+            "--image a --think-time 1s",
+            "--image a --profile vit-blog --connections 5",
+            "--image a --duration 0s",
+            "--image a --header nonsense",
+        ] {
+            assert_eq!(refused(&format!("bench http://x {wrong}")).1, 2, "{wrong}");
+        }
+        assert!(refused("bench http://x").0.contains("--image"));
     }
 
     #[test]

@@ -5,35 +5,65 @@ use std::io::Write;
 use super::Failure;
 use super::args::CheckArgs;
 use super::local;
-use crate::config::{self, Sources};
+use crate::config::{self, Settings, Sources};
 use crate::repository;
 use crate::startup::Plan;
 
-/// Reads the configuration, then loads and runs each model that would be served.
+/// Reads the configuration, then loads and runs each model that would be served. Where the configuration is wrong in
+/// parts, the models are checked all the same, by the built-in settings.
 pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Result<(), Failure> {
-    let settings = config::load(&sources).map_err(Failure::new)?;
-    if arguments.print_config {
+    let mut problems = Vec::new();
+    let settings = match config::load(&sources) {
+        Ok(settings) => settings,
+        Err(error) => {
+            problems.push(error.to_string());
+            match config::load(&only_models(&sources)) {
+                Ok(settings) => settings,
+                Err(_) => return Err(Failure(problems.join("\n"))),
+            }
+        }
+    };
+    if arguments.print_config && problems.is_empty() {
         write!(out, "{}", settings.to_toml())?;
         return Ok(());
     }
-    let origin =
-        settings.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |file| file.display().to_string());
-    writeln!(out, "configuration  ok  ({origin})")?;
-    let plan = Plan::new(&settings).map_err(Failure::new)?;
-    let mut options = local::options_alone(&settings);
+    if problems.is_empty() {
+        let origin =
+            settings.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |file| file.display().to_string());
+        writeln!(out, "configuration  ok  ({origin})")?;
+    }
+    match Plan::new(&settings) {
+        Err(error) => problems.push(error.to_string()),
+        Ok(plan) => {
+            problems.extend(plan.problems.iter().map(ToString::to_string));
+            check_models(&plan, &settings, out, &mut problems)?;
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure(problems.join("\nerror: "))) }
+}
+
+/// The flag that says where models lie, and nothing else that could be wrong.
+fn only_models(sources: &Sources) -> Sources {
+    let overrides = sources.overrides.iter().filter(|flag| flag.key == "repository.directory").cloned().collect();
+    Sources { overrides, directory: "/nonexistent".into(), ..Sources::default() }
+}
+
+fn check_models(
+    plan: &Plan,
+    settings: &Settings,
+    out: &mut dyn Write,
+    problems: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let mut options = local::options_alone(settings);
     options.warm_up = true;
-    let mut problems = Vec::new();
     for folder in &plan.folders {
         let name = format!("model {} version {}", folder.name, folder.version);
         match repository::load(folder, &options) {
             Ok(model) => {
-                writeln!(out, "{name}  ok  ({}, {:.2} s)", model.engine.provider(), model.load_time.as_secs_f64())?
+                writeln!(out, "{name}  ok  ({}, {:.2} s)", model.engine.provider(), model.load_time.as_secs_f64())?;
             }
             Err(error) => problems.push(format!("{name}: {error}")),
         }
     }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Failure(problems.join("\nerror: ")))
+    Ok(())
 }

@@ -29,6 +29,8 @@ pub(super) const OVERVIEW: &str = "\
 Examples:
   tessera serve            serve the models in ./models on port 8080
   tessera predict cat.jpg  a label without a server
+  tessera bench http://localhost:8080 --image cat.jpg
+                           how fast it answers
   tessera help serve       options, settings and routes of the server
 
 Exit codes:
@@ -110,6 +112,29 @@ Examples:
 
 Name, version, task, input, labels, size and provider of each model, as a table
 or as one JSON object a line.";
+
+pub(super) const BENCH: &str = "\
+Examples:
+  tessera bench http://localhost:8080 --image cat.jpg
+  tessera bench http://localhost:8080 --image cat.jpg --rate 50
+  tessera bench http://localhost:8080/v1/endpoints/imagenet:predict \\
+      --image cat.jpg --image dog.jpg --connections 32 --html report.html
+  tessera bench http://localhost:8080 --body rows.json --json | jq .latency_ms
+  tessera bench http://localhost:8080 --image cat.jpg --profile vit-blog
+
+Two ways of asking:
+  closed loop  Each connection sends its next request when it has its answer:
+               how much the server can do. With --users, after a pause.
+  open loop    With --rate, requests are due at fixed times whether or not the
+               server keeps up, and the latency counts from the time a request
+               was due: what users see at that rate.
+
+Latencies are those of successful requests, from the first byte sent (open
+loop: from when it was due) to the last byte received. Requests of the warm-up
+are sent and not counted. Put the load on from the machine where the users
+are; on the server's own machine the two share the cores.
+
+Exit code 1: no request succeeded.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

@@ -3,17 +3,19 @@
 use std::io::Read;
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::Failure;
 use super::args::ImageSource;
 use crate::config::Settings;
 use crate::repository::{self, LoadOptions, LoadedModel, ModelFolder, find_models};
 use crate::startup::load_options;
+use crate::task::tensors::Tensors;
 
 /// The folder of the model of this name, in its highest version; without a name that of the default endpoint, or the
 /// only one there is.
 pub fn choose(settings: &Settings, name: Option<&str>) -> Result<ModelFolder, Failure> {
-    let found = find_models(&settings.repository.directory).map_err(Failure::new)?;
+    let found = find_models(&settings.repository.directory).map_err(Failure::new)?.models;
     let wanted = name.unwrap_or(&settings.default_endpoint);
     let is_only = |folder: &ModelFolder| found.iter().all(|other| other.name == folder.name);
     let highest = found.iter().rfind(|folder| folder.name == wanted);
@@ -27,6 +29,15 @@ pub fn choose(settings: &Settings, name: Option<&str>) -> Result<ModelFolder, Fa
             names.join(", ")
         ))
     })
+}
+
+/// What the commands that take pictures say about a model that takes none.
+pub fn no_images(task: &Tensors, name: &str) -> Failure {
+    let example = json!({"instances": [task.example_instance()]});
+    Failure(format!(
+        "model {name:?} takes numbers or strings, not images. Start `tessera serve` and send it, for example:\n  \
+         curl -H 'Content-Type: application/json' -d '{example}' http://localhost:8080/v1/endpoints/{name}:predict"
+    ))
 }
 
 /// Loads a model for one caller: one session that uses all cores.

@@ -6,13 +6,13 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
-use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::config::{self, Environment, Settings, Sources};
 
 pub mod args;
+mod bench;
 mod check;
 pub mod completions;
 mod help;
@@ -29,8 +29,8 @@ pub use args::{Arguments, Command};
 /// The exit code of a command that was understood and failed.
 pub const FAILURE: u8 = 1;
 
-/// Does what the process's arguments say.
-pub fn run() -> ExitCode {
+/// Does what the process's arguments say, and gives the exit code.
+pub fn run() -> u8 {
     let environment = Environment::of_process();
     let mut out = io::stdout().lock();
     let result = match Arguments::parse().command {
@@ -48,10 +48,11 @@ pub fn run() -> ExitCode {
         Command::Models(arguments) => {
             with_settings(arguments.config.sources(environment), |settings| models::run(&arguments, settings, &mut out))
         }
+        Command::Bench(arguments) => bench::run(&arguments, &mut out),
         Command::Completions(arguments) => completions::run(&arguments, &mut out).map_err(Failure::new),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(Failure(text)) => fail(text),
     }
 }
@@ -72,24 +73,24 @@ impl From<io::Error> for Failure {
     }
 }
 
-fn fail(text: impl Display) -> ExitCode {
+fn fail(text: impl Display) -> u8 {
     eprintln!("error: {text}");
-    ExitCode::from(FAILURE)
+    FAILURE
 }
 
 fn with_settings(sources: Sources, command: impl FnOnce(&Settings) -> Result<(), Failure>) -> Result<(), Failure> {
     command(&config::load(&sources).map_err(Failure::new)?)
 }
 
-fn serve(sources: Sources) -> ExitCode {
+fn serve(sources: Sources) -> u8 {
     let no_color = sources.environment.get("NO_COLOR").is_some();
     match config::load(&sources) {
         Err(error) => fail(error),
         // Its own failures are in the log, which is open by then; a terminal shows them well enough.
         Ok(settings) => match serve::run(settings, no_color) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => 0,
             Err(serve::ServeError::Log(error)) => fail(error),
-            Err(_) => ExitCode::from(FAILURE),
+            Err(_) => FAILURE,
         },
     }
 }

@@ -15,10 +15,10 @@ use crate::task::Task;
 /// Lists every version of every model. One that can't be loaded is in the list too, with the reason.
 pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
     let options = local::options_alone(settings);
-    let folders = find_models(&settings.repository.directory).map_err(Failure::new)?;
+    let found = find_models(&settings.repository.directory).map_err(Failure::new)?;
     let mut table = Table::new(["name", "version", "task", "input", "labels", "size", "provider"]);
-    let mut broken = Vec::new();
-    for folder in &folders {
+    let mut broken: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    for folder in &found.models {
         let described = row(folder, &options);
         if let Err(error) = &described {
             broken.push(format!("model {:?} version {}: {error}", folder.name, folder.version));
@@ -33,7 +33,7 @@ pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> 
                 version,
                 row.task.into(),
                 row.input,
-                row.labels.to_string(),
+                row.labels.map_or_else(|| "-".to_owned(), |labels| labels.to_string()),
                 megabytes,
                 row.provider,
             ]);
@@ -46,18 +46,21 @@ pub fn run(arguments: &ModelsArgs, settings: &Settings, out: &mut dyn Write) -> 
 struct Row {
     task: &'static str,
     input: String,
-    labels: usize,
+    labels: Option<usize>,
     bytes: u64,
     provider: String,
 }
 
 fn row(folder: &ModelFolder, options: &LoadOptions) -> Result<Row, RepositoryError> {
     let (manifest, model, task) = describe(folder, options)?;
-    let Task::ImageClassification(classifier) = &task;
+    let labels = match &task {
+        Task::ImageClassification(classifier) => Some(classifier.labels.len()),
+        Task::Tensors(_) => None,
+    };
     Ok(Row {
         task: task.name(),
         input: model.signature().inputs.iter().map(TensorSpec::to_string).collect::<Vec<_>>().join(", "),
-        labels: classifier.labels.len(),
+        labels,
         bytes: file_bytes(&manifest.file),
         provider: model.provider().to_string(),
     })

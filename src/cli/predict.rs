@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::PredictArgs;
 use super::table::Table;
@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::repository::LoadedModel;
 use crate::task::image_classification::{Classification, Form};
-use crate::task::{Instance, Parameters, Prediction};
+use crate::task::{Instance, Parameters, Prediction, Task};
 
 /// Classifies each picture; one that can't be read is reported and doesn't keep the others from being answered.
 pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
@@ -21,6 +21,9 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
         eprintln!("Loading {} ...", folder.name);
     }
     let model = local::load_alone(settings, &folder)?;
+    if let Task::Tensors(task) = &*model.task {
+        return Err(local::no_images(task, &folder.name));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let count = usize::try_from(arguments.top_k.unwrap_or(1)).unwrap_or(usize::MAX);
     let mut table = Table::new(["image", "label", "confidence"]);
@@ -38,7 +41,11 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
         };
         for (label, confidence) in labels {
             if arguments.json {
-                writeln!(out, "{}", json!({"image": image, "label": &*label, "confidence": confidence}))?;
+                writeln!(
+                    out,
+                    "{}",
+                    serde_json::to_string(&Line { image: &image, label: &label, confidence }).map_err(Failure::new)?
+                )?;
             } else {
                 table.row([image.clone(), label.to_string(), format!("{confidence:.4}")]);
             }
@@ -53,12 +60,22 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
     }
 }
 
+/// What `--json` prints for one label. The confidence keeps the form that the server gives it.
+#[derive(Serialize)]
+struct Line<'a> {
+    image: &'a str,
+    label: &'a str,
+    confidence: f32,
+}
+
 async fn classify(model: &LoadedModel, bytes: bytes::Bytes, count: usize) -> Result<Vec<(Arc<str>, f32)>, Failure> {
     let prepared = model.task.prepare(&Instance::Encoded(bytes)).map_err(|error| Failure(error.message))?;
     let outputs = model.engine.run(Arc::from([prepared.item])).await.map_err(Failure::new)?;
     let outputs = outputs.into_iter().next().unwrap_or_default();
     let form = Parameters::ImageClassification(Form::TopK(count));
-    let Prediction::ImageClassification(prediction) = model.task.finish(&outputs, form).map_err(Failure::new)?;
+    let Prediction::ImageClassification(prediction) = model.task.finish(&outputs, form).map_err(Failure::new)? else {
+        return Err(Failure("this model doesn't answer with labels".to_owned()));
+    };
     Ok(match prediction {
         Classification::TopK { labels, confidences } => labels.into_iter().zip(confidences).collect(),
         Classification::Best { label, confidence } => vec![(label, confidence)],

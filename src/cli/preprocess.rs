@@ -33,8 +33,10 @@ fn preprocessor(by: &PreprocessBy, settings: &Settings) -> Result<Preprocessor, 
             let folder = local::choose(settings, by.model.as_deref())?;
             let (_, _, task) = repository::describe(&folder, &local::options_alone(settings))
                 .map_err(|error| Failure(format!("model {:?}: {error}", folder.name)))?;
-            let Task::ImageClassification(task) = task;
-            return Ok(task.preprocessor);
+            return match task {
+                Task::ImageClassification(task) => Ok(task.preprocessor),
+                Task::Tensors(task) => Err(local::no_images(&task, &folder.name)),
+            };
         }
     };
     Preprocessor::new(spec).map_err(Failure::new)

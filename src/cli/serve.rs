@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,9 @@ pub enum ServeError {
     Log(#[from] LogError),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("server.host and server.admin_host must be IP addresses, such as 0.0.0.0; {0:?} is not")]
+    #[error(
+        "server.host and server.admin_host must be IP addresses, such as 0.0.0.0, or host names; {0:?} can't be resolved"
+    )]
     Host(String),
     #[error(transparent)]
     Origins(#[from] OriginError),
@@ -83,6 +85,7 @@ fn log_settings(settings: &Settings, no_color: bool) -> LogSettings {
 async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let readiness = Arc::new(Readiness::new());
     let metrics = Arc::new(Metrics::new()?);
+    metrics.set_build(env!("CARGO_PKG_VERSION"));
     let drain = Drain::new(
         DrainSettings { delay: settings.server.drain_delay, timeout: settings.server.drain_timeout },
         readiness.clone(),
@@ -113,7 +116,7 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
     let grpc = grpc_server.map(|server| {
         tracing::info!(listener = "grpc", address = %server.local_addr(), "listening");
-        let router = observed(grpc.fallback(grpc::unimplemented), metrics.clone());
+        let router = observed(grpc.fallback(grpc::unimplemented), &settings, metrics.clone());
         tokio::spawn(server.serve(router, drain.clone(), metrics.connections("grpc")))
     });
     // The admin port outlives the API's, so that the end can be watched.
@@ -147,16 +150,15 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
 }
 
 fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Result<Server, ServeError> {
-    let address: IpAddr = match host {
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        host => host.parse().map_err(|_| ServeError::Host(host.to_owned()))?,
-    };
+    let resolved = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let address = resolved.ok_or_else(|| ServeError::Host(host.to_owned()))?;
     let limits = ServerSettings {
         max_connections: settings.server.max_connections,
         header_timeout: settings.server.header_timeout,
+        idle_timeout: settings.server.idle_timeout,
         ..ServerSettings::default()
     };
-    Ok(Server::bind(SocketAddr::new(address, port), option, limits)?)
+    Ok(Server::bind(address, option, limits)?)
 }
 
 fn grpc_face(settings: &Settings, service: Arc<Service>, metrics: Arc<Metrics>) -> Arc<Grpc> {
@@ -198,7 +200,7 @@ fn api_router(
     if let Some(cors) = cors(&settings.server.cors_origins)? {
         router = router.layer(cors);
     }
-    Ok(aliases.wrap(observed(router, metrics)))
+    Ok(aliases.wrap(observed(router, settings, metrics)))
 }
 
 /// The answer for a path that doesn't exist, in the protocol that the client speaks.
@@ -210,11 +212,12 @@ async fn not_found(headers: HeaderMap, uri: Uri) -> Response {
 }
 
 /// What every request passes, by whatever port it comes.
-fn observed(router: Router, metrics: Arc<Metrics>) -> Router {
-    const PROBES: [&str; 5] = ["/health", "/livez", "/readyz", "/metrics", grpc::PROBE];
+fn observed(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Router {
+    let probes = ["/health", "/livez", "/readyz", "/metrics", grpc::PROBE].map(str::to_owned);
+    let probes = probes.into_iter().chain(settings.container.health_route.clone());
     router
         .layer(catch_panic(metrics.clone()))
-        .layer(from_fn_with_state(AccessLog::new(metrics, PROBES), access_log))
+        .layer(from_fn_with_state(AccessLog::new(metrics, probes), access_log))
         .layer(from_fn(request_id))
 }
 
@@ -225,7 +228,13 @@ async fn load_models(
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
 ) -> Result<(), StartupError> {
-    let plan = Plan::new(settings)?;
+    let mut plan = Plan::new(settings)?;
+    for problem in plan.problems.drain(..) {
+        if settings.repository.on_error == OnError::Fail {
+            return Err(problem);
+        }
+        tracing::error!("{problem}; the rest is served, as repository.on_error is \"skip\"");
+    }
     let options = Arc::new(load_options(settings));
     let mut loading = JoinSet::new();
     for folder in plan.folders.clone() {
@@ -260,7 +269,11 @@ async fn load_models(
             Err(error) => return Err(StartupError::Model { name: folder.name, error }),
         }
     }
-    service.publish(plan.catalog(&models, metrics));
+    let catalog = plan.catalog(&models, metrics);
+    if let Err(error) = catalog.default_endpoint() {
+        tracing::warn!("POST /predict will be answered with 404: {error}");
+    }
+    service.publish(catalog);
     readiness.set_ready();
     tracing::info!(models = models.len(), "ready");
     Ok(())

@@ -28,6 +28,7 @@ pub use environment::Environment;
 pub use error::{ConfigError, Origin, Problem, ProblemKind};
 pub use log_level::check as check_log_level;
 pub use settings::{Engine, Grpc, Limits, Log, LogFormat, OnError, Provider, Repository, Server, Settings, TensorRt};
+pub use units::parse_duration;
 
 use layers::{Node, Schema, Table, Value};
 use reader::Reader;

@@ -68,6 +68,8 @@ pub struct Server {
     #[serde(serialize_with = "duration")]
     pub header_timeout: Duration,
     #[serde(serialize_with = "duration")]
+    pub idle_timeout: Duration,
+    #[serde(serialize_with = "duration")]
     pub body_timeout: Duration,
     #[serde(serialize_with = "duration")]
     pub request_timeout: Duration,
@@ -233,6 +235,7 @@ impl Server {
             drain_delay: reader.read("drain_delay", reader::duration(Duration::ZERO..=HOUR / 6, "5s")),
             drain_timeout: reader.read("drain_timeout", reader::duration(Duration::ZERO..=HOUR, "20s")),
             header_timeout: reader.read("header_timeout", timeout(100 * MILLISECOND)),
+            idle_timeout: reader.read("idle_timeout", timeout(100 * MILLISECOND)),
             body_timeout: reader.read("body_timeout", timeout(100 * MILLISECOND)),
             request_timeout: reader.read("request_timeout", timeout(MILLISECOND)),
             max_connections: reader.read("max_connections", integer(1..=1_000_000, 4096)),

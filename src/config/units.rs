@@ -27,7 +27,7 @@ const SIZES: [(&str, u64); 9] = [
 
 /// Reads "250ms", "30s", "1.5m", "1h" or a bare number of seconds. `None`: it is none of these, is negative, or is
 /// longer than 584 years.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     quantity(text, &TIMES, 1_000_000_000).map(Duration::from_nanos)
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::engine::Signature;
 use crate::observe::DeployedModelMetrics;
@@ -54,19 +56,31 @@ pub struct DeployedModel {
 
 /// A name that requests go to.
 pub struct Endpoint {
+    /// `projects/{project}/locations/{location}/endpoints/{id}`.
+    pub name: String,
     /// The last segment of its resource name.
     pub id: String,
     /// What people call it.
     pub display_name: String,
+    /// When it began to be served, as RFC 3339. Google's SDK takes an endpoint without it for one that isn't loaded.
+    pub create_time: String,
     deployed_models: Vec<Arc<DeployedModel>>,
     split: TrafficSplit,
 }
 
 impl Endpoint {
-    /// An endpoint for models whose traffic adds up to 100.
-    pub fn new(id: String, display_name: String, deployed_models: Vec<Arc<DeployedModel>>) -> Self {
+    /// An endpoint for models whose traffic adds up to 100; `parent` is `projects/{project}/locations/{location}`.
+    pub fn new(parent: &str, id: String, display_name: String, deployed_models: Vec<Arc<DeployedModel>>) -> Self {
         let shares: Vec<u8> = deployed_models.iter().map(|deployed| deployed.traffic).collect();
-        Self { id, display_name, split: TrafficSplit::new(&shares), deployed_models }
+        let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        Self {
+            name: format!("{parent}/endpoints/{id}"),
+            id,
+            display_name,
+            create_time: now.format(&Rfc3339).unwrap_or_default(),
+            split: TrafficSplit::new(&shares),
+            deployed_models,
+        }
     }
 
     /// The models, in the order in which they were declared.

@@ -32,6 +32,7 @@ impl FakeEngine {
             name: name.to_owned(),
             element_type: ElementType::Float32,
             shape: vec![None, Some(1)],
+            map_keys: None,
         };
         Self {
             signature: Signature { inputs: vec![value("x")], outputs: vec![value("y")] },

@@ -29,11 +29,18 @@ pub struct TensorSpec {
     pub element_type: ElementType,
     /// The axes in order; `None` is a length that may differ from call to call.
     pub shape: Vec<Option<usize>>,
+    /// The type of the keys, when it is an output of one map per row (what ONNX-ML's `ZipMap` makes). The shape is then
+    /// [batch, entries], and an item has two tensors of it: the values at the output's own place, and the keys behind
+    /// all outputs.
+    pub map_keys: Option<ElementType>,
 }
 
 impl fmt::Display for TensorSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}[", self.name, self.element_type)?;
+        match self.map_keys {
+            Some(keys) => write!(formatter, "{} map({keys},{})[", self.name, self.element_type)?,
+            None => write!(formatter, "{} {}[", self.name, self.element_type)?,
+        }
         for (index, length) in self.shape.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             match length {
@@ -54,8 +61,8 @@ pub struct Signature {
     pub outputs: Vec<TensorSpec>,
 }
 
-/// The tensors of one item: one per input (or output) of the signature, in its order. Axis 0 counts the rows of
-/// the item, 1 for an image.
+/// The tensors of one item: one per input (or output) of the signature, in its order, then the keys of each output that
+/// is a map. Axis 0 counts the rows of the item, 1 for an image.
 pub type Item = Vec<Tensor>;
 
 /// The items of one batch. Shared and not owned, so that whoever asked for the run still has them when it fails and

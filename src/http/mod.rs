@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::{Method, Uri};
@@ -94,14 +95,25 @@ async fn predict_default(State(api): State<Arc<Api>>, request: Request) -> Respo
     }
 }
 
-async fn endpoint(State(api): State<Arc<Api>>, Path(target): Path<String>, request: Request) -> Response {
+/// The variable segments of a path. One that isn't UTF-8 names nothing that could exist.
+#[derive(FromRequestParts)]
+#[from_request(via(Path), rejection(Failure))]
+struct Segments<T>(T);
+
+impl From<PathRejection> for Failure {
+    fn from(_: PathRejection) -> Self {
+        Self(Status::new(Code::NotFound, "there is nothing at this path: it is not valid UTF-8 once it is decoded"))
+    }
+}
+
+async fn endpoint(State(api): State<Arc<Api>>, Segments(target): Segments<String>, request: Request) -> Response {
     endpoint_action(&api, &target, request).await
 }
 
 /// Project and location are whatever the client believes them to be: a self-hosted server has only one of each.
 async fn resource(
     State(api): State<Arc<Api>>,
-    Path((_project, _location, target)): Path<(String, String, String)>,
+    Segments((_project, _location, target)): Segments<(String, String, String)>,
     request: Request,
 ) -> Response {
     endpoint_action(&api, &target, request).await
@@ -125,7 +137,7 @@ fn describe_endpoint(api: &Api, id: &str) -> Result<Response, Failure> {
 /// The container's routes; GET without a verb is the default health route of Vertex, so it answers 503 while loading.
 async fn deployed_model(
     State(api): State<Arc<Api>>,
-    Path((endpoint, target)): Path<(String, String)>,
+    Segments((endpoint, target)): Segments<(String, String)>,
     request: Request,
 ) -> Response {
     let ResourceVerb { resource: id, verb } = ResourceVerb::split(&target);
@@ -179,7 +191,8 @@ impl RouteAliases {
                 () => None,
             };
             if let Some(path) = canonical {
-                *request.uri_mut() = Uri::from_static(path);
+                let asked = std::mem::replace(request.uri_mut(), Uri::from_static(path));
+                request.extensions_mut().insert(middleware::AskedUri(asked));
             }
             request
         };

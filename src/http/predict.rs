@@ -100,7 +100,6 @@ impl From<BodyError> for Status {
     fn from(error: BodyError) -> Self {
         let code = match &error {
             BodyError::Timeout { .. } => Code::DeadlineExceeded,
-            BodyError::Interrupted(_) => Code::Cancelled,
             _ => Code::InvalidArgument,
         };
         Self::new(code, error.to_string())

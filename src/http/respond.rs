@@ -19,7 +19,7 @@ impl From<Status> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self(status) = &self;
-        let mut response = json(status.to_json().to_string().into_bytes());
+        let mut response = json(status.to_json().into_bytes());
         *response.status_mut() = status.http_status();
         if let Some(seconds) = status.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

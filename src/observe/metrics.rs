@@ -139,7 +139,7 @@ impl Metrics {
         let model_load =
             make.float_gauges("tessera_model_load_seconds", "Time to load and warm a model", &["model", "version"])?;
         let connections = make.gauges("tessera_connections", "Open connections", &["listener"])?;
-        let build = make.gauges("tessera_build_info", "Always 1", &["version", "onnxruntime_version"])?;
+        let build = make.gauges("tessera_build_info", "Always 1", &["version"])?;
         let ready = IntGauge::new("tessera_ready", "1 when predictions can be answered")?;
         make.register(&ready)?;
         let process = Mutex::new(ProcessMetrics::new(&registry)?);
@@ -211,9 +211,9 @@ impl Metrics {
         self.errors[CODES.iter().position(|known| *known == code).unwrap_or(1)].inc();
     }
 
-    /// An image of `bytes` compressed bytes was decoded. `format` as in `jpeg`; those not known count as `other`.
+    /// An image of `bytes` compressed bytes was decoded. `format` as in `jpeg`, in any case; those not known count as `other`.
     pub fn image(&self, format: &str, bytes: usize) {
-        let index = FORMATS.iter().position(|known| *known == format).unwrap_or(FORMATS.len() - 1);
+        let index = FORMATS.iter().position(|known| known.eq_ignore_ascii_case(format)).unwrap_or(FORMATS.len() - 1);
         self.images[index].inc();
         self.image_bytes.inc_by(bytes as u64);
     }
@@ -246,9 +246,9 @@ impl Metrics {
     }
 
     /// What this process is made of.
-    pub fn set_build(&self, version: &str, onnxruntime_version: &str) {
+    pub fn set_build(&self, version: &str) {
         self.build.reset();
-        self.build.with_label_values(&[version, onnxruntime_version]).set(1);
+        self.build.with_label_values(&[version]).set(1);
     }
 
     /// Everything in Prometheus' text format, version 0.0.4.
@@ -333,7 +333,7 @@ mod tests {
         metrics.image("heic", 10);
         metrics.error("INVALID_ARGUMENT");
         metrics.response(200, 1000, 50);
-        metrics.set_build("0.1.0", "1.24.1");
+        metrics.set_build("0.1.0");
         metrics.set_ready(true);
         metrics.model_loaded("imagenet", "1", Duration::from_millis(1500));
         metrics.connections("api").set(2);
@@ -355,7 +355,7 @@ mod tests {
             r#"tessera_images_total{format="other"} 1"#,
             "tessera_image_bytes_total 1010",
             r#"tessera_errors_total{code="INVALID_ARGUMENT"} 1"#,
-            r#"tessera_build_info{onnxruntime_version="1.24.1",version="0.1.0"} 1"#,
+            r#"tessera_build_info{version="0.1.0"} 1"#,
             "tessera_ready 1",
             r#"tessera_model_load_seconds{model="imagenet",version="1"} 1.5"#,
             r#"tessera_connections{listener="api"} 2"#,

@@ -11,7 +11,7 @@ use super::image::{self as pixels, RgbImage};
 use super::jpeg;
 use super::spec::{Alpha, DecodeSpec, Exif, Gif, Reference};
 use image::codecs::{bmp, gif, png, tiff, webp};
-use image::{ColorType, ImageDecoder, ImageError as CodecError, Limits};
+use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError as CodecError, Limits};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -85,6 +85,9 @@ impl Decoder {
             Format::Jpeg => {
                 let outline = jpeg::outline(encoded)?;
                 check_pixels(outline.width, outline.height, limits)?;
+                if jpeg::is_provably_short(encoded, &outline) {
+                    return Err(ImageError::Truncated { format });
+                }
                 let Self { jpeg: decoder, image, samples, .. } = self;
                 guarded(format, || {
                     jpeg::decode(decoder, encoded, &outline, spec.jpeg_dct, spec.reference, samples, image)
@@ -136,6 +139,9 @@ impl Decoder {
         let (columns, rows) = (width as usize, height as usize);
         let color = decoder.color_type();
         let bytes = columns * rows * usize::from(color.bytes_per_pixel());
+        if is_provably_short(format, encoded.len(), decoder.original_color_type(), columns as u64 * rows as u64) {
+            return Err(ImageError::Truncated { format });
+        }
         let mut memory = Limits::default();
         memory.max_alloc = Some(bytes as u64 * 3 + CODEC_MEMORY);
         decoder.set_limits(memory).map_err(|error| from_codec(format, &error))?;
@@ -160,6 +166,17 @@ impl Decoder {
 
 /// What a codec may allocate besides the samples themselves, in bytes: tables, one row, metadata.
 const CODEC_MEMORY: u64 = 64 << 20;
+
+/// Whether a file is too short for its picture, whatever its data is: found before memory is asked for. Deflate makes
+/// at most 1,032 bytes of one, GIF's codes at most 4,096 pixels of one byte.
+fn is_provably_short(format: Format, length: usize, color: ExtendedColorType, pixels: u64) -> bool {
+    let length = length as u64;
+    match format {
+        Format::Png => length.saturating_mul(1032 * 8) < pixels.saturating_mul(u64::from(color.bits_per_pixel())),
+        Format::Gif => length.saturating_mul(4096) < pixels,
+        _ => false,
+    }
+}
 
 fn check_pixels(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), ImageError> {
     if u64::from(width) * u64::from(height) > limits.max_pixels {

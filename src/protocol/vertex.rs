@@ -1,8 +1,9 @@
 //! The body of Vertex AI's `predict`: `{"instances": [...], "parameters": {...}}`.
 //!
 //! The body is scanned once; an instance is a slice of it, read only when its turn comes. One shape serves both
-//! surfaces: the container's (other top-level fields are ignored) and the API's (other fields are an error, as in
-//! proto3 JSON; only `labels`, which are for billing, may stand there).
+//! surfaces: the container's (other top-level fields are ignored, and a bare list is taken for the instances, as Ray
+//! Serve's clients post it) and the API's (other fields are an error, as in proto3 JSON; only `labels`, which are for
+//! billing, may stand there).
 
 use std::fmt;
 
@@ -83,6 +84,10 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
         .map_err(|error| RequestError::NotJson(error.to_string()))?;
     let top = match top {
         Top::Object(fields) => fields,
+        Top::List(instances) if surface == Surface::Container => {
+            Fields { instances: Some(instances), ..Fields::default() }
+        }
+        Top::List(_) => return Err(RequestError::NotAnObject("a list")),
         Top::Other(kind) => return Err(RequestError::NotAnObject(kind)),
     };
     if let Some(field) = top.twice {
@@ -106,6 +111,7 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
 
 enum Top<'a> {
     Object(Fields<'a>),
+    List(Instances<'a>),
     Other(&'static str),
 }
 
@@ -160,9 +166,8 @@ impl<'de> Visitor<'de> for TopLevel {
 
     other_kinds!(Top::Other);
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-        while sequence.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Top::Other("a list"))
+    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Self::Value, A::Error> {
+        InstanceList { limit: self.limit }.visit_seq(sequence).map(Top::List)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -305,6 +310,16 @@ mod tests {
     fn the_container_ignores_other_fields_and_the_api_takes_labels() {
         assert!(parse_text(r#"{"instances":[1],"extra":[{}]}"#, Surface::Container).is_ok());
         assert!(parse_text(r#"{"instances":[1],"labels":{"team":"a"}}"#, Surface::Api).is_ok());
+    }
+
+    #[test]
+    fn the_container_takes_a_bare_list() {
+        let request = parse_text("[[1,2],[3,4]]", Surface::Container).unwrap();
+        assert_eq!(request.instances, [&b"[1,2]"[..], b"[3,4]"]);
+        assert!(request.parameters.is_none());
+        assert_eq!(parse_text("[]", Surface::Container).unwrap_err(), RequestError::EmptyInstances);
+        assert_eq!(parse_text("[1,2,3,4]", Surface::Container).unwrap_err(), RequestError::TooMany(3));
+        assert_eq!(parse_text("[[1,2]]", Surface::Api).unwrap_err(), RequestError::NotAnObject("a list"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::RepositoryError;
+use crate::config::is_id;
 
 /// One version of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,39 +44,44 @@ const OTHER_KINDS: [(&str, &str); 9] = [
     ("config.json", "a description without its model: export it with `optimum-cli export onnx --model DIR OUTPUT`"),
 ];
 
-/// All models below a folder, by name and then by version.
+/// What a repository holds.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// By name and then by version.
+    pub models: Vec<ModelFolder>,
+    /// Folders that seem to be meant as models, but can't be.
+    pub problems: Vec<RepositoryError>,
+}
+
+/// All models below a folder.
 ///
 /// Folders that hold no model of any kind are passed over: a repository may keep scripts and notes.
 ///
 /// # Errors
-/// When the folder can't be read, when there is no model in it, or when a model in it is of another kind.
-pub fn find_models(directory: &Path) -> Result<Vec<ModelFolder>, RepositoryError> {
+/// When the folder can't be read, or when there is neither a model nor the attempt of one in it.
+pub fn find_models(directory: &Path) -> Result<Found, RepositoryError> {
     if has_model(directory) {
-        return Ok(vec![ModelFolder {
-            name: folder_name(directory),
+        let model = ModelFolder {
+            name: flat_name(directory),
             version: 1,
             directory: directory.to_path_buf(),
             manifest_directories: vec![directory.to_path_buf()],
-        }]);
+        };
+        return Ok(Found { models: vec![model], problems: Vec::new() });
     }
-    let mut models = Vec::new();
+    let mut found = Found::default();
     for child in subfolders(directory)? {
-        let versions = versions(&child)?;
-        if versions.is_empty() {
-            refuse_other_kinds(&child)?;
-        }
-        models.extend(versions);
+        find_versions(&child, &mut found);
     }
-    if models.is_empty() {
-        refuse_other_kinds(directory)?;
-        return Err(RepositoryError::NoModels(directory.to_path_buf()));
+    if found.models.is_empty() && found.problems.is_empty() {
+        return Err(other_kind(directory).unwrap_or_else(|| RepositoryError::NoModels(directory.to_path_buf())));
     }
-    models.sort_by(|a, b| a.name.cmp(&b.name).then(a.version.cmp(&b.version)));
-    Ok(models)
+    found.models.sort_by(|a, b| a.name.cmp(&b.name).then(a.version.cmp(&b.version)));
+    Ok(found)
 }
 
-/// The versions in the folder of one model.
-fn versions(directory: &Path) -> Result<Vec<ModelFolder>, RepositoryError> {
+/// Adds the versions in the folder of one model.
+fn find_versions(directory: &Path, found: &mut Found) {
     let name = folder_name(directory);
     let folder = |version, path: PathBuf| ModelFolder {
         name: name.clone(),
@@ -83,19 +89,54 @@ fn versions(directory: &Path) -> Result<Vec<ModelFolder>, RepositoryError> {
         manifest_directories: vec![path.clone(), directory.to_path_buf()],
         directory: path,
     };
+    let mut models = Vec::new();
     if has_model(directory) {
-        return Ok(vec![folder(1, directory.to_path_buf())]);
-    }
-    let mut found = Vec::new();
-    for child in subfolders(directory)? {
-        let Ok(version) = folder_name(&child).parse::<u64>() else { continue };
-        if has_model(&child) {
-            found.push(folder(version, child));
-        } else {
-            refuse_other_kinds(&child)?;
+        models.push(folder(1, directory.to_path_buf()));
+    } else {
+        let children = match subfolders(directory) {
+            Ok(children) => children,
+            Err(error) => return found.problems.push(error),
+        };
+        for child in children {
+            match (version_of(&child), has_model(&child)) {
+                (Some(version), true) => models.push(folder(version, child)),
+                (None, true) => found.problems.push(RepositoryError::Invalid {
+                    reason: "a version must be a whole number from 1, such as `1`; rename the folder".to_owned(),
+                    path: child,
+                }),
+                (Some(_), false) => found.problems.extend(other_kind(&child)),
+                (None, false) => {}
+            }
+        }
+        if models.is_empty() {
+            found.problems.extend(other_kind(directory));
         }
     }
-    Ok(found)
+    if !models.is_empty() && !is_id(&name) {
+        return found.problems.push(RepositoryError::Invalid {
+            path: directory.to_path_buf(),
+            reason: "a model's name is part of URLs: it must have only letters, digits, '-', '_' and '.', and begin \
+                     with a letter or a digit; rename the folder"
+                .to_owned(),
+        });
+    }
+    found.models.append(&mut models);
+}
+
+/// The version that a folder's name is; `01` would be a second name of 1.
+fn version_of(directory: &Path) -> Option<u64> {
+    let name = folder_name(directory);
+    name.parse().ok().filter(|version: &u64| *version > 0 && version.to_string() == name)
+}
+
+/// The name of a folder that is itself the model: its own, or that of the folder above where its own is a version.
+fn flat_name(directory: &Path) -> String {
+    let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
+    let name = match (version_of(&resolved), resolved.parent()) {
+        (Some(_), Some(parent)) => folder_name(parent),
+        _ => folder_name(&resolved),
+    };
+    if is_id(&name) { name } else { "model".to_owned() }
 }
 
 /// Whether a folder is a model; one whose `model.toml` names another file counts too.
@@ -110,11 +151,9 @@ fn has_model(directory: &Path) -> bool {
     MODEL_FILES.iter().any(|file| directory.join(file).is_file()) || (directory.join("model.toml").is_file() && named())
 }
 
-fn refuse_other_kinds(directory: &Path) -> Result<(), RepositoryError> {
-    match OTHER_KINDS.iter().find(|(file, _)| directory.join(file).exists()) {
-        Some((_, what)) => Err(RepositoryError::OtherKind { directory: directory.to_path_buf(), what }),
-        None => Ok(()),
-    }
+fn other_kind(directory: &Path) -> Option<RepositoryError> {
+    let (_, what) = OTHER_KINDS.iter().find(|(file, _)| directory.join(file).exists())?;
+    Some(RepositoryError::OtherKind { directory: directory.to_path_buf(), what })
 }
 
 fn subfolders(directory: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
@@ -156,12 +195,14 @@ mod tests {
 
     fn found(files: &[&str]) -> Vec<(String, u64)> {
         let root = repository(files);
-        find_models(root.path()).unwrap().into_iter().map(|model| (model.name, model.version)).collect()
+        let found = find_models(root.path()).unwrap();
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+        found.models.into_iter().map(|model| (model.name, model.version)).collect()
     }
 
     #[test]
     fn versions_are_whole_numbers_in_order() {
-        let files = ["vit/2/model.onnx", "vit/10/model.onnx", "vit/draft/model.onnx", "cat/model.onnx", "scripts/a.py"];
+        let files = ["vit/2/model.onnx", "vit/10/model.onnx", "vit/draft/notes.txt", "cat/model.onnx", "scripts/a.py"];
         assert_eq!(found(&files), [("cat".into(), 1), ("vit".into(), 2), ("vit".into(), 10)]);
     }
 
@@ -173,7 +214,7 @@ mod tests {
     #[test]
     fn a_folder_may_be_the_model_itself() {
         let root = repository(&["bucket/model.onnx", "bucket/config.json"]);
-        let models = find_models(&root.path().join("bucket")).unwrap();
+        let models = find_models(&root.path().join("bucket")).unwrap().models;
         assert_eq!((models[0].name.as_str(), models[0].version, models.len()), ("bucket", 1, 1));
     }
 
@@ -184,9 +225,27 @@ mod tests {
             (vec!["vit/model.safetensors", "vit/config.json"], "optimum"),
             (vec!["model.bst"], "onnxmltools"),
         ] {
-            let error = find_models(repository(&files).path()).unwrap_err().to_string();
+            let error = match find_models(repository(&files).path()) {
+                Ok(found) => found.problems[0].to_string(),
+                Err(error) => error.to_string(),
+            };
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn what_seems_to_be_a_model_is_not_passed_over_silently() {
+        for file in ["vit/draft/model.onnx", "vit/01/model.onnx", "vit/0/model.onnx", "we ird:name/model.onnx"] {
+            let root = repository(&["good/1/model.onnx", file]);
+            let found = find_models(root.path()).unwrap();
+            assert_eq!((found.models.len(), found.problems.len()), (1, 1), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_flat_folder_named_like_a_version_takes_the_name_above() {
+        let root = repository(&["vit/3/model.onnx"]);
+        assert_eq!(find_models(&root.path().join("vit/3")).unwrap().models[0].name, "vit");
     }
 
     #[test]

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::RepositoryError;
 use super::folder::ModelFolder;
-use super::manifest::{EngineOverrides, Manifest};
-use crate::engine::onnx::{OnnxEngine, OnnxModel, OnnxOptions};
+use super::manifest::{EngineOverrides, Manifest, TaskName};
+use super::{image, tensors};
+use crate::engine::onnx::{Example, OnnxEngine, OnnxModel, OnnxOptions};
 use crate::engine::{Engine, Signature, TensorSpec};
-use crate::preprocess::{PreprocessSpec, Preprocessor};
 use crate::task::Task;
-use crate::task::image_classification::ImageClassification;
-use crate::tensor::{ElementType, Tensor};
+use crate::tensor::ElementType;
 
 /// How models are loaded.
 #[derive(Debug, Clone)]
@@ -52,10 +51,11 @@ pub struct LoadedModel {
 pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<LoadedModel, RepositoryError> {
     let begin = Instant::now();
     let (manifest, model, task) = describe(folder, options)?;
-    let example = options.warm_up.then(|| task.example());
+    let is_typical = matches!(task, Task::ImageClassification(_));
+    let example = options.warm_up.then(|| Example { item: task.example(), is_typical });
     let (engine, outputs) = model.start(&folder.name, example)?;
-    if let Some(outputs) = outputs {
-        check_outputs(&task, &outputs).map_err(|reason| mismatch(&manifest.file, reason))?;
+    if let (Some(outputs), Task::ImageClassification(task)) = (outputs, &task) {
+        image::check_outputs(task, &outputs).map_err(|reason| mismatch(&manifest.file, reason))?;
     }
     Ok(LoadedModel {
         name: folder.name.clone(),
@@ -76,9 +76,41 @@ pub fn describe(folder: &ModelFolder, options: &LoadOptions) -> Result<(Manifest
     let manifest = Manifest::read(folder)?;
     let engine_options = overridden(&options.engine, &manifest.overrides.engine)
         .map_err(|reason| RepositoryError::Invalid { path: folder.directory.join("model.toml"), reason })?;
-    let model = OnnxModel::open(&manifest.file, &engine_options)?;
-    let task = image_classification(folder, &manifest, model.signature(), options.max_pixels)?;
-    Ok((manifest, model, Task::ImageClassification(task)))
+    let mut model = OnnxModel::open(&manifest.file, &engine_options)?;
+    let (name, why) = task_of(&manifest, model.signature());
+    let task = match name {
+        TaskName::ImageClassification => image::task(folder, &manifest, model.signature(), options.max_pixels)
+            .map(|task| Task::ImageClassification(Box::new(task))),
+        TaskName::Tensors => tensors::task(folder, &manifest, &mut model).map(Task::Tensors),
+    };
+    let task = task.map_err(|error| match (error, why) {
+        (RepositoryError::Mismatch { path, reason }, Some(why)) => mismatch(&path, format!("{reason} ({why})")),
+        (error, _) => error,
+    })?;
+    Ok((manifest, model, task))
+}
+
+/// What a model is for: what `model.toml` says, else an image classifier when its files look like one. With the reason,
+/// where it was guessed.
+fn task_of(manifest: &Manifest, signature: &Signature) -> (TaskName, Option<&'static str>) {
+    let is_picture = |input: &TensorSpec| {
+        input.shape.len() == 4 && matches!(input.element_type, ElementType::Float32 | ElementType::Float16)
+    };
+    if let Some(task) = manifest.overrides.task {
+        (task, None)
+    } else if manifest.preprocessor_config.is_some() {
+        let why = "taken for an image classifier because there is a preprocessor_config.json; if it is none, set \
+                   `task = \"tensors\"` in model.toml";
+        (TaskName::ImageClassification, Some(why))
+    } else if !manifest.labels.is_empty() && signature.inputs.iter().any(is_picture) {
+        let why = "taken for an image classifier because it has labels and an input with four axes; if it is none, set \
+                   `task = \"tensors\"` in model.toml";
+        (TaskName::ImageClassification, Some(why))
+    } else {
+        let why = "taken for a model of plain tensors; an image classifier needs preprocessor_config.json beside it, or \
+                   `task = \"image-classification\"` in model.toml, and labels";
+        (TaskName::Tensors, Some(why))
+    }
 }
 
 fn overridden(options: &OnnxOptions, overrides: &EngineOverrides) -> Result<OnnxOptions, String> {
@@ -98,102 +130,9 @@ fn overridden(options: &OnnxOptions, overrides: &EngineOverrides) -> Result<Onnx
     Ok(options)
 }
 
-fn mismatch(path: &Path, reason: impl Into<String>) -> RepositoryError {
+/// A model whose files and graph don't fit together.
+pub(super) fn mismatch(path: &Path, reason: impl Into<String>) -> RepositoryError {
     RepositoryError::Mismatch { path: path.to_path_buf(), reason: reason.into() }
-}
-
-/// Joins the description with the signature.
-fn image_classification(
-    folder: &ModelFolder,
-    manifest: &Manifest,
-    signature: &Signature,
-    max_pixels: u64,
-) -> Result<ImageClassification, RepositoryError> {
-    let wrong = |reason: String| mismatch(&manifest.file, reason);
-    let [input] = signature.inputs.as_slice() else {
-        let names: Vec<String> = signature.inputs.iter().map(ToString::to_string).collect();
-        return Err(wrong(format!("an image classifier has one input; this model has {}", names.join(", "))));
-    };
-    let mut overrides = manifest.overrides.preprocess.clone();
-    if overrides.layout.is_none() && is_channels_last(input) {
-        overrides.layout = Some("nhwc".to_owned());
-    }
-    let spec = PreprocessSpec::resolve(&overrides, manifest.preprocessor_config.as_deref())
-        .map_err(|error| RepositoryError::Invalid { path: folder.directory.clone(), reason: error.to_string() })?;
-    let preprocessor = Preprocessor::new(spec)
-        .map_err(|error| RepositoryError::Invalid { path: folder.directory.clone(), reason: error.to_string() })?;
-    check_input(input, &preprocessor).map_err(wrong)?;
-    let scores_output = scores_output(signature).map_err(wrong)?;
-    if manifest.labels.is_empty() {
-        return Err(wrong(
-            "the classes have no names: config.json must have `id2label`, or model.toml `labels`".to_owned(),
-        ));
-    }
-    let scores = &signature.outputs[scores_output];
-    if let Some(classes) = scores.shape[1].filter(|classes| *classes != manifest.labels.len()) {
-        return Err(wrong(format!(
-            "the model gives scores of {classes} classes ({scores}), but there are {} labels",
-            manifest.labels.len()
-        )));
-    }
-    Ok(ImageClassification {
-        preprocessor,
-        element_type: input.element_type,
-        scores_output,
-        labels: manifest.labels.clone(),
-        activation: manifest.activation,
-        max_pixels,
-    })
-}
-
-/// Whether an input is surely [batch, height, width, 3].
-fn is_channels_last(input: &TensorSpec) -> bool {
-    matches!(input.shape.as_slice(), [_, channels, _, Some(3)] if *channels != Some(3))
-}
-
-/// Compares the input with what the preprocessing makes.
-fn check_input(input: &TensorSpec, preprocessor: &Preprocessor) -> Result<(), String> {
-    if !matches!(input.element_type, ElementType::Float32 | ElementType::Float16) {
-        return Err(format!("the input {input} must be float32 or float16 for images"));
-    }
-    let made = preprocessor.output_shape();
-    let fits = match input.shape.as_slice() {
-        [_, rest @ ..] if rest.len() == 3 => {
-            rest.iter().zip(made).all(|(length, made)| length.is_none_or(|it| it == made))
-        }
-        _ => false,
-    };
-    if fits {
-        return Ok(());
-    }
-    Err(format!(
-        "the model's input is {input}, but preprocessing makes [batch,{},{},{}]: change `size`, `crop` or `layout` under \
-         [preprocess] in model.toml, or preprocessor_config.json",
-        made[0], made[1], made[2]
-    ))
-}
-
-/// The output with the scores: the one called `logits`, else the first with [batch, classes] floats.
-fn scores_output(signature: &Signature) -> Result<usize, String> {
-    let fits = |output: &TensorSpec| {
-        output.shape.len() == 2 && matches!(output.element_type, ElementType::Float32 | ElementType::Float16)
-    };
-    let outputs = || signature.outputs.iter().enumerate().filter(|(_, output)| fits(output));
-    let named = outputs().find(|(_, output)| output.name == "logits");
-    named.or_else(|| outputs().next()).map(|(index, _)| index).ok_or_else(|| {
-        let names: Vec<String> = signature.outputs.iter().map(ToString::to_string).collect();
-        format!("an image classifier has an output float32[batch,classes]; this model has {}", names.join(", "))
-    })
-}
-
-/// Compares what the model really gave with the description; the values themselves don't matter.
-fn check_outputs(task: &Task, outputs: &[Tensor]) -> Result<(), String> {
-    let Task::ImageClassification(task) = task;
-    let scores = outputs.get(task.scores_output).map_or(0, |scores| scores.shape().iter().product());
-    if scores == task.labels.len() {
-        return Ok(());
-    }
-    Err(format!("the model gives {scores} scores for a picture, but there are {} labels", task.labels.len()))
 }
 
 /// The size in bytes of a model's file and of external data beside it.

@@ -18,6 +18,8 @@ use crate::task::image_classification::Activation;
 pub struct ModelToml {
     /// What people call the model; the folder's name if absent.
     pub display_name: Option<String>,
+    /// What the model is for; guessed from its files if absent.
+    pub task: Option<TaskName>,
     /// The ONNX file, relative to the folder.
     pub file: Option<PathBuf>,
     /// A text file with the name of one class a line, relative to the folder; replaces `id2label`.
@@ -30,12 +32,25 @@ pub struct ModelToml {
     pub engine: EngineOverrides,
 }
 
+/// The tasks as they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "see Task")]
+pub enum TaskName {
+    ImageClassification,
+    Tensors,
+}
+
 /// `[postprocess]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Postprocess {
     /// `softmax`, `sigmoid` or `none`.
     pub activation: Option<ActivationName>,
+    /// For tensors: an output of shape [batch, 1] is written as one value a row, not as a list of one.
+    pub flatten: Option<bool>,
+    /// For tensors: the names of the outputs that are given back; all if absent.
+    pub outputs: Option<Vec<String>>,
 }
 
 /// [`Activation`] as it is written.

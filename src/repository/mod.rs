@@ -7,10 +7,12 @@ use thiserror::Error;
 use crate::engine::onnx::LoadError;
 
 mod folder;
+mod image;
 mod load;
 mod manifest;
+mod tensors;
 
-pub use folder::{ModelFolder, find_models};
+pub use folder::{Found, ModelFolder, find_models};
 pub use load::{LoadOptions, LoadedModel, describe, file_bytes, load};
 pub use manifest::Manifest;
 
@@ -18,7 +20,7 @@ pub use manifest::Manifest;
 #[derive(Debug, Error)]
 pub enum RepositoryError {
     /// A file or folder can't be read.
-    #[error("{}: {reason}", path.display())]
+    #[error("{} can't be read: {reason} (the models' folder is set by --models DIR or repository.directory)", path.display())]
     Unreadable {
         /// Which one.
         path: PathBuf,
@@ -27,13 +29,13 @@ pub enum RepositoryError {
     },
     /// There is nothing to serve.
     #[error(
-        "{}: there is no model here. A model is a folder NAME/ or NAME/VERSION/ with model.onnx, config.json and \
-         preprocessor_config.json; name another place with --models DIR",
+        "{}: there is no model here. A model is a folder NAME/ or NAME/VERSION/ with model.onnx (and, for images, \
+         config.json and preprocessor_config.json); name another place with --models DIR",
         .0.display()
     )]
     NoModels(PathBuf),
     /// A model, but not an ONNX one.
-    #[error("{}: this is {what}", directory.display())]
+    #[error("{}: there is no model.onnx here, but {what}", directory.display())]
     OtherKind {
         /// Where it lies.
         directory: PathBuf,

@@ -73,7 +73,7 @@ pub(super) struct Dispatcher {
     /// In the order in which they were launched.
     flights: VecDeque<Flight>,
     launched: u64,
-    reported: (usize, usize),
+    reported: (usize, usize, bool),
 }
 
 impl Dispatcher {
@@ -95,7 +95,7 @@ impl Dispatcher {
             runs: FuturesUnordered::new(),
             flights: VecDeque::new(),
             launched: 0,
-            reported: (0, 0),
+            reported: (0, 0, true),
         }
     }
 
@@ -170,10 +170,12 @@ impl Dispatcher {
         while self.may_launch(now) {
             self.launch(now);
         }
-        let queued = (self.gate.items(), self.gate.bytes());
+        let queued = (self.gate.items(), self.gate.bytes(), self.flights.is_empty());
         if queued != self.reported {
             self.reported = queued;
-            self.observer.queue_changed(queued.0, queued.1, self.gate.expected_wait(1));
+            // Nobody waits for an engine that is free.
+            let wait = if queued.2 { Duration::ZERO } else { self.gate.expected_wait(1) };
+            self.observer.queue_changed(queued.0, queued.1, wait);
         }
     }
 

@@ -20,7 +20,8 @@
 //! - An item that finds the engine with room is dispatched at once; the next batch is what queued while the others
 //!   ran. With a `max_delay` a batch that is not full waits so long for company, but not so long that a deadline is
 //!   missed for it.
-//! - First come, first served. A batch never has more than `max_batch` items.
+//! - First come, first served. A batch never has more than `max_batch` items, and they have the same shapes: the first
+//!   item decides, and those of other shapes keep their places for a batch of their own.
 //! - The engine is given as many batches as it computes at once ([`Engine::concurrency`]), and one more, the
 //!   *successor*, so that it has no gap between two batches. Only a full batch goes ahead like that: it can't grow
 //!   any more, so nothing is lost by forming it early, and what isn't in it stays within reach of a bigger batch, of

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::admission::Ticket;
 use super::{Completed, ScheduleError};
 use crate::engine::Item;
+use crate::tensor::Tensor;
 
 /// The number of a submission. Numbers are given in the order of submission, so they are also the places in the queue.
 pub(super) type Number = u64;
@@ -99,7 +100,13 @@ impl Queue {
 
     /// Whether the next batch can't get any bigger by waiting.
     pub(super) fn has_full_batch(&self, max_batch: usize) -> bool {
-        self.waiters.len() >= max_batch || self.waiters.first_key_value().is_some_and(|(_, first)| first.alone)
+        let Some((_, first)) = self.waiters.first_key_value() else { return false };
+        if first.alone {
+            return true;
+        }
+        self.waiters.len() >= max_batch
+            && self.waiters.values().filter(|waiter| alike(&first.item, &waiter.item)).take(max_batch).count()
+                == max_batch
     }
 
     /// The earliest moment at which one of the waiters stops waiting for others. Looks at all of them, which is asked
@@ -108,7 +115,8 @@ impl Queue {
         self.waiters.values().map(|waiter| waiter.ready_at).min()
     }
 
-    /// Takes the next batch: the first item and, unless it is to be alone, those behind it up to `max_batch`.
+    /// Takes the next batch: the first item and, unless it is to be alone, those behind it of the same shapes up to
+    /// `max_batch`. Items of other shapes keep their places, so that each is first at some time.
     /// Callers who don't listen any more are passed over and handed to `gone`.
     pub(super) fn take_batch(
         &mut self,
@@ -116,25 +124,40 @@ impl Queue {
         callers: &Callers,
         mut gone: impl FnMut(Number),
     ) -> Vec<(Number, Waiter)> {
-        let mut batch = Vec::with_capacity(max_batch.min(self.waiters.len()));
+        let mut batch: Vec<(Number, Waiter)> = Vec::with_capacity(max_batch.min(self.waiters.len()));
+        let mut from = 0;
         while batch.len() < max_batch
-            && let Some(first) = self.waiters.first_entry()
+            && let Some((&number, waiter)) = self.waiters.range(from..).next()
         {
-            if !callers.listens(*first.key()) {
-                gone(first.remove_entry().0);
+            from = number + 1;
+            if !callers.listens(number) {
+                self.waiters.remove(&number);
+                gone(number);
                 continue;
             }
-            let alone = first.get().alone;
-            if alone && !batch.is_empty() {
-                break;
+            let fits = match batch.first() {
+                None => true,
+                Some(_) if waiter.alone => break,
+                Some((_, first)) => alike(&first.item, &waiter.item),
+            };
+            if !fits {
+                continue;
             }
-            batch.push(first.remove_entry());
-            if alone {
+            batch.extend(self.waiters.remove_entry(&number));
+            if batch.len() == 1 && batch[0].1.alone {
                 break;
             }
         }
         batch
     }
+}
+
+/// Whether two items can share a batch: their tensors differ in no axis but the first.
+fn alike(one: &Item, other: &Item) -> bool {
+    fn row(tensor: &Tensor) -> Option<&[usize]> {
+        tensor.shape().get(1..)
+    }
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| row(one) == row(other))
 }
 
 /// When an item that came at `submitted` stops waiting for company: after `max_delay`, and early enough for a batch

@@ -85,6 +85,34 @@ async fn items_submitted_together_share_their_first_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn items_of_different_shapes_share_no_batch() {
+    let engine = ten_ms(3);
+    let scheduler = start(&engine, settings(100));
+    let wide = |width: usize, value: f32| vec![ArrayD::from_elem(IxDyn(&[1, width]), value).into()];
+    let first = submit(&scheduler, 0.0, None);
+    settle().await;
+    let widths = [1, 2, 1, 2, 1, 1];
+    let mut others = Vec::new();
+    for (width, value) in widths.into_iter().zip(1u8..) {
+        let ticket = scheduler.admit(1, 4, None).unwrap().ticket(4).unwrap();
+        others.push((wide(width, value.into()), scheduler.submit(ticket, wide(width, value.into()), None)));
+    }
+    settle().await;
+    // Three of width 1 are a full batch, and go ahead; two of width 2 are not.
+    assert_eq!(engine.batches(), [1, 3]);
+    first.await.unwrap();
+    let mut sizes = Vec::new();
+    for (item, other) in others {
+        let completed = other.await.unwrap();
+        assert_eq!(completed.outputs, item);
+        sizes.push(completed.batch_size);
+    }
+    assert_eq!(sizes, [3, 2, 3, 2, 3, 1]);
+    // Those of width 2 were not overtaken by the last of width 1, which came after them.
+    assert_eq!(engine.batches(), [1, 3, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_full_batch_goes_ahead_and_no_more() {
     let engine = ten_ms(2);
     let scheduler = start(&engine, settings(100));
@@ -365,13 +393,15 @@ async fn an_observer_sees_it_all() {
         *record.0.lock().unwrap(),
         [
             "formed 1",
+            "queue 0 0",
             "queue_full",
             "queue 2 8",
             "Cancelled",
             "queue 1 4",
             "Expired",
             "queue 0 0",
-            "finished 1 10ms true"
+            "finished 1 10ms true",
+            "queue 0 0"
         ]
     );
 }

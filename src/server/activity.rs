@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Phase, QUIET_GRACE, ServerSettings};
+use super::{CROWDED_IDLE, Phase, QUIET_GRACE, ServerSettings};
 
 /// Shared by the socket, the service and the watcher of one connection. Times are milliseconds since the connection
 /// began, plus one, so that zero means "not".
@@ -108,7 +108,7 @@ impl Activity {
     }
 
     /// What to do now.
-    pub fn judge(&self, phase: Phase, settings: &ServerSettings) -> Verdict {
+    pub fn judge(&self, phase: Phase, crowded: bool, settings: &ServerSettings) -> Verdict {
         let now = Instant::now();
         let until = |deadline: Instant, late: Verdict| {
             if now >= deadline { late } else { Verdict::Until(deadline) }
@@ -141,7 +141,11 @@ impl Activity {
             );
         }
         let last = self.instant(self.last.load(Relaxed));
-        let quiet = if self.used.load(Relaxed) { settings.idle_timeout } else { settings.header_timeout };
+        let quiet = match (self.used.load(Relaxed), crowded) {
+            (_, true) => CROWDED_IDLE.min(settings.idle_timeout),
+            (true, false) => settings.idle_timeout,
+            (false, false) => settings.header_timeout,
+        };
         match closing {
             Some(since) => until(last.max(since) + QUIET_GRACE.min(quiet), Verdict::Retire),
             None => until(last + quiet, Verdict::Retire),

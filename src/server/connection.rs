@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -31,6 +32,7 @@ pub(super) async fn serve(
     router: Router,
     drain: Drain,
     settings: Arc<ServerSettings>,
+    mut crowded: watch::Receiver<bool>,
 ) {
     // Otherwise an answer in two segments waits for the client's delayed acknowledgement, 40 ms.
     if let Err(error) = stream.set_nodelay(true) {
@@ -44,7 +46,8 @@ pub(super) async fn serve(
 
     let service = service_fn({
         let activity = activity.clone();
-        move |request| answer(request, peer, router.clone(), drain.clone(), activity.clone())
+        let crowded = crowded.clone();
+        move |request| answer(request, peer, router.clone(), drain.clone(), crowded.clone(), activity.clone())
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None); // Activity times heads.
@@ -56,12 +59,13 @@ pub(super) async fn serve(
     let mut timer = pin!(tokio::time::sleep(settings.header_timeout));
     loop {
         let current = *phase.borrow_and_update();
+        let full = *crowded.borrow_and_update();
         // Judged after each poll, as that is when something may have happened.
         let step = poll_fn(|cx| {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Step::Ended(result));
             }
-            let wake = match activity.judge(current, &settings) {
+            let wake = match activity.judge(current, full, &settings) {
                 Verdict::Until(instant) => instant,
                 Verdict::Cut(reason) => return Poll::Ready(Step::Cut(reason)),
                 Verdict::Retire if retired || has_unread(&stream) => Instant::now() + QUIET_GRACE / 4,
@@ -80,6 +84,8 @@ pub(super) async fn serve(
                 watching = changed.is_ok();
                 Step::Again
             }
+            // Fails when the listener has ended; the drain then says what to do.
+            Ok(()) = crowded.changed() => Step::Again,
         };
         match step {
             Step::Again => {}
@@ -109,6 +115,7 @@ async fn answer(
     peer: SocketAddr,
     router: Router,
     drain: Drain,
+    crowded: watch::Receiver<bool>,
     activity: Arc<Activity>,
 ) -> Result<Response<Body>, Infallible> {
     let version = request.version();
@@ -116,7 +123,7 @@ async fn answer(
     let in_flight = InFlight(activity);
     request.extensions_mut().insert(ConnectInfo(peer));
     let mut response = router.oneshot(request).await?;
-    if version < Version::HTTP_2 && drain.is_draining() {
+    if version < Version::HTTP_2 && (drain.is_draining() || *crowded.borrow()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| Body::new(Tracked { body, _in_flight: in_flight })))

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -117,7 +118,9 @@ impl Server {
     pub async fn serve(self, router: Router, drain: Drain, open: IntGauge) -> Served {
         let Self { listener, address, settings } = self;
         let limit = settings.max_connections.max(1);
-        let mut connections = Connections { tasks: JoinSet::new(), router, drain: drain.clone(), settings, open };
+        let crowded = watch::Sender::new(false);
+        let mut connections =
+            Connections { tasks: JoinSet::new(), router, drain: drain.clone(), settings, open, crowded };
         let mut closing = std::pin::pin!(drain.closing());
         let mut complained: Option<Instant> = None;
         let mut complain = |text: &str| {
@@ -128,6 +131,7 @@ impl Server {
         };
         loop {
             let full = connections.tasks.len() >= limit;
+            connections.crowded.send_if_modified(|crowded| std::mem::replace(crowded, full) != full);
             if full {
                 complain(&format!("{address} has {limit} connections, its limit: further ones wait"));
             }
@@ -158,12 +162,13 @@ struct Connections {
     drain: Drain,
     settings: Arc<ServerSettings>,
     open: IntGauge,
+    crowded: watch::Sender<bool>,
 }
 
 impl Connections {
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
         let (router, drain, settings) = (self.router.clone(), self.drain.clone(), self.settings.clone());
-        self.tasks.spawn(connection::serve(stream, peer, router, drain, settings));
+        self.tasks.spawn(connection::serve(stream, peer, router, drain, settings, self.crowded.subscribe()));
         self.count();
     }
 

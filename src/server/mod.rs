@@ -29,17 +29,21 @@ use std::time::Duration;
 pub use drain::{Drain, DrainSettings, Phase};
 pub use listener::{BindError, Served, Server};
 pub use readiness::{Readiness, State};
-pub use signals::stop_on_signals;
+pub use signals::{end_process, stop_on_signals};
 
 /// How long a connection without a request under way is kept when the listener has stopped, in case the client's
 /// request is on its way. Counted from its last traffic or from the start of the drain, whichever is later.
 pub const QUIET_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a connection without a request is kept while the listener has as many connections as it may.
+pub const CROWDED_IDLE: Duration = Duration::from_secs(1);
+
 /// Limits of one listener.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// The most connections open at once. When it is reached the listener stops accepting until one ends: further
-    /// clients wait in the kernel's backlog rather than being turned away, and cost this process nothing.
+    /// clients wait in the kernel's backlog rather than being turned away, and cost this process nothing. To make room
+    /// for them, connections without a request are then closed after [`CROWDED_IDLE`], and answers ask to be the last.
     pub max_connections: usize,
     /// The longest time from connecting, or from the first byte of a request on a kept connection, until the whole
     /// head of the request has arrived. Later the connection is cut (a "slow loris").
@@ -54,8 +58,8 @@ pub struct ServerSettings {
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
-            max_connections: 8192,
-            header_timeout: Duration::from_secs(15),
+            max_connections: 4096,
+            header_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(620),
             write_timeout: Duration::from_secs(60),
         }

@@ -21,7 +21,7 @@ pub fn stop_on_signals(drain: Drain) -> io::Result<()> {
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
-                _ = terminate.recv() => ("SIGTERM", 143),
+                _ = terminate.recv() => ("SIGTERM", 143_u8),
                 _ = interrupt.recv() => ("SIGINT", 130),
             }
         };
@@ -31,7 +31,7 @@ pub fn stop_on_signals(drain: Drain) -> io::Result<()> {
         drain.begin();
         let (name, code) = next().await;
         tracing::warn!("{name} again: ending at once");
-        std::process::exit(code);
+        end_process(code);
     });
     Ok(())
 }
@@ -47,8 +47,22 @@ pub fn stop_on_signals(drain: Drain) -> io::Result<()> {
             drain.begin();
         }
         if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
+            end_process(130);
         }
     });
     Ok(())
+}
+
+/// Ends the process at once, without what the C library and loaded libraries do at a normal exit: a model that is still
+/// being loaded, or a batch that is still computed, would run into ONNX Runtime's destructors and crash.
+pub fn end_process(code: u8) -> ! {
+    // The logs are written as they arise; this is for what a command printed. Nobody is left to be told of a failure.
+    let _ = io::Write::flush(&mut io::stdout());
+    #[cfg(unix)]
+    // SAFETY: `_exit` takes a number, touches no memory of ours and does not return.
+    unsafe {
+        libc::_exit(code.into())
+    }
+    #[cfg(not(unix))]
+    std::process::exit(code.into())
 }

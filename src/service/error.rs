@@ -138,6 +138,7 @@ impl From<&ServiceError> for Status {
 fn bad_input(base: &str, input: &InputError) -> Status {
     let field = match input.path.as_str() {
         "" => base.to_owned(),
+        path if path.starts_with('[') => format!("{base}{path}"),
         path => format!("{base}.{path}"),
     };
     let message = format!("{field} {}", input.message);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
 use crate::endpoint::{Catalog, DeployedModel, Endpoint};
@@ -168,26 +169,28 @@ impl Service {
         let item_bytes = model.task.item_bytes();
         let count = instances.len();
         let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
-        let preparations: Vec<_> = instances
-            .into_iter()
-            .zip(admission.split())
-            .map(|(instance, ticket)| {
+        // At most as many at once as there are threads: however many instances a request has, another one's turn comes
+        // after one of them, not after all.
+        let window = self.pool.threads();
+        let preparations =
+            instances.into_iter().zip(admission.split()).enumerate().map(|(index, (instance, ticket))| {
                 let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
-                self.pool.run(move || -> Result<Submitted, InputError> {
+                let preparation = self.pool.run(move || -> Result<Submitted, InputError> {
                     let prepared = task.prepare(&instance)?;
                     // The body's memory is not needed while the item waits.
                     drop(instance);
                     let pending = scheduler.submit(ticket, prepared.item, Some(deadline));
                     Ok(Submitted { pending, times: prepared.times, image: prepared.image })
-                })
-            })
-            .collect();
+                });
+                prepared(index, preparation)
+            });
+        let mut preparations = futures_util::stream::iter(preparations).buffered(window);
 
         let mut answer =
             Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
         let mut submitted = Vec::with_capacity(count);
-        for (index, preparation) in preparations.into_iter().enumerate() {
-            submitted.push(prepared(index, preparation).await?);
+        while let Some(preparation) = preparations.try_next().await? {
+            submitted.push(preparation);
         }
         for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
             let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;

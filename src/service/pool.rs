@@ -16,6 +16,7 @@ type Job = Box<dyn FnOnce() + Send + 'static>;
 #[derive(Clone)]
 pub struct WorkPool {
     jobs: Sender<Job>,
+    threads: usize,
 }
 
 impl WorkPool {
@@ -36,7 +37,12 @@ impl WorkPool {
                 inbox.iter().for_each(|job| drop(catch_unwind(AssertUnwindSafe(job))));
             })?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, threads })
+    }
+
+    /// How many jobs are done at once.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Queues work, in order of arrival. The answer fails if the work panics. When the answer is dropped before the

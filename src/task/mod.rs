@@ -11,9 +11,12 @@ use thiserror::Error;
 
 use crate::engine::Item;
 
+pub mod base64;
 pub mod image_classification;
+pub mod tensors;
 
 use image_classification::{Classification, Form, ImageClassification};
+use tensors::{Row, Tensors};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]
@@ -80,6 +83,8 @@ pub struct ImageFacts {
 pub enum Parameters {
     /// For [`ImageClassification`].
     ImageClassification(Form),
+    /// For [`Tensors`], which has none.
+    Tensors,
 }
 
 /// An answer for one instance.
@@ -88,27 +93,33 @@ pub enum Parameters {
 pub enum Prediction {
     /// By [`ImageClassification`].
     ImageClassification(Classification),
+    /// By [`Tensors`].
+    Tensors(Row),
 }
 
 /// The meaning of one model.
 #[derive(Debug)]
 pub enum Task {
     /// A picture in, labels out.
-    ImageClassification(ImageClassification),
+    ImageClassification(Box<ImageClassification>),
+    /// Numbers and strings in, the model's outputs out.
+    Tensors(Tensors),
 }
 
 impl Task {
-    /// The task's name, as Hugging Face names it.
+    /// The task's name, as `model.toml` has it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::ImageClassification(_) => "image-classification",
+            Self::ImageClassification(_) => image_classification::NAME,
+            Self::Tensors(_) => tensors::NAME,
         }
     }
 
-    /// An upper bound of the memory of one prepared item, in bytes.
+    /// What one prepared item takes of memory, in bytes: at most, or where its size depends on the instance, at least.
     pub fn item_bytes(&self) -> usize {
         match self {
             Self::ImageClassification(task) => task.item_bytes(),
+            Self::Tensors(task) => task.item_bytes(),
         }
     }
 
@@ -121,6 +132,7 @@ impl Task {
             Self::ImageClassification(_) => {
                 image_classification::parameters::parse(json).map(Parameters::ImageClassification)
             }
+            Self::Tensors(_) => tensors::parse_parameters(json).map(|()| Parameters::Tensors),
         }
     }
 
@@ -131,6 +143,7 @@ impl Task {
     pub fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
         match self {
             Self::ImageClassification(task) => task.prepare(instance),
+            Self::Tensors(task) => task.prepare(instance),
         }
     }
 
@@ -138,6 +151,7 @@ impl Task {
     pub fn example(&self) -> Item {
         match self {
             Self::ImageClassification(task) => task.example(),
+            Self::Tensors(task) => task.example(),
         }
     }
 
@@ -150,6 +164,9 @@ impl Task {
             (Self::ImageClassification(task), Parameters::ImageClassification(form)) => {
                 task.finish(outputs, form).map(Prediction::ImageClassification)
             }
+            (Self::Tensors(task), Parameters::Tensors) => task.finish(outputs).map(Prediction::Tensors),
+            // Parameters come from the same task's `parse_parameters`.
+            _ => Err(OutputError("the parameters are another task's".to_owned())),
         }
     }
 }

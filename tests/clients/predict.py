@@ -4,7 +4,8 @@
     tests/clients/predict.py target/debug/tessera
 
 Starts the server on a free port with the repository's models, and drives `PredictionServiceClient` over REST:
-predictions, parameters, the fields of the answer, and errors as the exceptions that callers catch.
+predictions, parameters, the fields of the answer, and errors as the exceptions that callers catch. Then the same
+with the high-level `aiplatform.Endpoint`.
 """
 
 import base64
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
+from google.cloud import aiplatform
 from google.cloud.aiplatform_v1 import PredictionServiceClient
 from google.cloud.aiplatform_v1.services.prediction_service.transports import PredictionServiceRestTransport
 
@@ -97,6 +99,20 @@ def run(client, check):
     check.raises("no such endpoint", exceptions.NotFound, lambda: client.predict(endpoint=f"{PARENT}/none", instances=[cat]))
 
 
+def run_high_level(port, check):
+    """The SDK as most teams use it: nothing but `init` tells that this isn't Google Cloud."""
+    cat = {"b64": base64.b64encode((REPOSITORY / "examples" / "cat.jpg").read_bytes()).decode()}
+    aiplatform.init(
+        project="local-project", location="us-central1", api_endpoint=f"http://127.0.0.1:{port}",
+        api_transport="rest", credentials=AnonymousCredentials(),
+    )
+    endpoint = aiplatform.Endpoint("imagenet")
+    for turn in ("first", "second"):
+        answer = endpoint.predict(instances=[cat])
+        check(f"aiplatform.Endpoint, {turn} prediction", answer.predictions[0]["label"] == "Egyptian cat", answer.predictions)
+    check("it knows who answered", answer.deployed_model_id.isdigit() and answer.model_version_id == "1", answer.model_resource_name)
+
+
 def main():
     binary = sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / "target/debug/tessera"
     check = Checks()
@@ -105,6 +121,7 @@ def main():
             host=f"127.0.0.1:{port}", url_scheme="http", credentials=AnonymousCredentials()
         )
         run(PredictionServiceClient(transport=transport), check)
+        run_high_level(port, check)
     print(f"{check.passed} passed, {check.failed} failed")
     return 1 if check.failed else 0
 

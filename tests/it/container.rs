@@ -27,7 +27,16 @@ async fn the_variables_of_vertex() {
     assert_eq!(answer.as_object().unwrap().len(), 1, "predictions alone: {answer}");
     let response = client().get(server.url(&format!("{route}:predict"))).send().await.unwrap();
     assert_eq!(response.status(), 405);
-    assert!(raw_get(server.address(), "/metrics").unwrap().contains("tessera_"));
+    let metrics = raw_get(server.address(), "/metrics").unwrap();
+    assert!(metrics.contains(r#"tessera_images_total{format="png"} 1"#), "{metrics}");
+    assert!(metrics.contains("tessera_predictions_total") && metrics.contains("tessera_build_info"), "{metrics}");
+    // The log has the path that was asked for.
+    let asked = format!("{route}:predict");
+    let begin = Instant::now();
+    while !server.log().iter().any(|line| line.contains(&asked)) {
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:#?}", server.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

@@ -239,3 +239,74 @@ fn broken_http_does_not_end_the_server() {
     }
     server.wait_until_ready();
 }
+
+/// A JPEG that says it has 49 million pixels, and holds the data of 256.
+fn inflated_jpeg() -> Vec<u8> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(16, 16).write_to(&mut file, image::ImageFormat::Jpeg).unwrap();
+    let mut bytes = file.into_inner();
+    let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0x1b, 0x58, 0x1b, 0x58]);
+    bytes
+}
+
+#[tokio::test]
+async fn a_request_of_many_instances_leaves_room_for_others() {
+    let server = Builder::with_models(&["colour"]).start();
+    // Short data is found before it is decoded.
+    let begin = Instant::now();
+    let bombs = vec![instance(&inflated_jpeg()); 100];
+    let message = refused(&server, "/predict", body(&bombs), 400, "INVALID_ARGUMENT").await;
+    assert!(message.contains("instances[0]") && message.contains("truncated"), "{message}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // Real, large pictures of one request do not keep a small one waiting for all of them.
+    let large = image::RgbImage::from_fn(3000, 3000, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    large.write_to(&mut file, image::ImageFormat::Jpeg).unwrap();
+    let many = body(&vec![instance(&file.into_inner()); 6]);
+    let url = server.url("/predict");
+    let begin = Instant::now();
+    let heavy = tokio::spawn(client().post(&url).body(many).send());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let light = Instant::now();
+    let (status, _) = post(&server, "/predict", &json!({"instances": [instance(&colour([255, 0, 0]))]})).await;
+    let light = light.elapsed();
+    assert_eq!((status, heavy.await.unwrap().unwrap().status().as_u16()), (200, 200));
+    let heavy = begin.elapsed();
+    assert!(light < heavy / 2, "{light:?} for one small picture, {heavy:?} for the large ones");
+}
+
+#[tokio::test]
+async fn gzip_of_several_members_and_paths_that_are_not_text() {
+    use std::io::Write;
+    let server = Builder::with_models(&["colour"]).start();
+    let text = json!({"instances": [instance(&colour([255, 0, 0]))]}).to_string();
+    let pack = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let packed = [pack(&text[..20]), pack(&text[20..])].concat();
+    let call = client().post(server.url("/predict")).header("content-encoding", "gzip").body(packed);
+    assert_eq!(call.send().await.unwrap().status(), 200);
+    refused(&server, "/v1/endpoints/%ff:predict", "{}", 404, "NOT_FOUND").await;
+}
+
+#[tokio::test]
+async fn idle_connections_give_way_when_there_are_too_many() {
+    use std::io::{Read, Write};
+    let server = Builder::with_models(&["colour"]).setting("server.max_connections", "4").start();
+    let idle: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let mut answer = [0; 1024];
+            assert!(stream.read(&mut answer).unwrap() > 0);
+            stream
+        })
+        .collect();
+    let begin = Instant::now();
+    assert!(crate::harness::raw_get(server.address(), "/health").unwrap().starts_with("HTTP/1.1 200"));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    drop(idle);
+}

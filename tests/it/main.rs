@@ -1,7 +1,10 @@
 //! The built binary over real sockets, with real models and real pictures.
 
+mod bench;
+mod cli;
 mod container;
 mod errors;
 mod grpc;
 mod harness;
 mod predict;
+mod tensors;

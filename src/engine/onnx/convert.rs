@@ -1,8 +1,13 @@
 //! Between our tensors and ONNX Runtime's values.
 
-use ndarray::ArrayD;
+use std::hash::Hash;
+
+use ndarray::{ArrayD, IxDyn};
 use ort::session::SessionInputValue;
-use ort::value::{DynValue, Outlet, Tensor as OrtTensor, TensorElementType, TensorRef, ValueType};
+use ort::value::{
+    DynMapValueType, DynValue, IntoTensorElementType, Outlet, Tensor as OrtTensor, TensorElementType, TensorRef,
+    ValueType,
+};
 
 use crate::engine::TensorSpec;
 use crate::for_each_element_type;
@@ -28,11 +33,11 @@ fn element_type(element_type: TensorElementType) -> Option<ElementType> {
     })
 }
 
-/// The name, type and shape of an input or output.
+/// The name, type and shape of an input.
 ///
 /// # Errors
-/// A sentence that names the input or output, when it is no tensor or of a type that has no counterpart here.
-pub(super) fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
+/// A sentence that names the input, when it is no tensor or of a type that has no counterpart here.
+pub(super) fn input_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
     let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
         return Err(format!("`{}` is a {}, not a tensor", outlet.name(), outlet.dtype()));
     };
@@ -42,6 +47,31 @@ pub(super) fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
         name: outlet.name().to_owned(),
         element_type,
         shape: shape.iter().map(|&length| usize::try_from(length).ok()).collect(),
+        map_keys: None,
+    })
+}
+
+/// The name, type and shape of an output, which may be one map per row as well.
+///
+/// # Errors
+/// As [`input_spec`].
+pub(super) fn output_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
+    let ValueType::Sequence(element) = outlet.dtype() else { return input_spec(outlet) };
+    let name = outlet.name();
+    let ValueType::Map { key, value } = &**element else {
+        return Err(format!("`{name}` is a {}: only tensors and sequences of maps can be given back", outlet.dtype()));
+    };
+    // What ONNX-ML lets a ZipMap give.
+    let map_keys = match (key, value) {
+        (TensorElementType::Int64, TensorElementType::Float32) => ElementType::Int64,
+        (TensorElementType::String, TensorElementType::Float32) => ElementType::String,
+        _ => return Err(format!("`{name}` is a {}: export the model with zipmap=False", outlet.dtype())),
+    };
+    Ok(TensorSpec {
+        name: name.to_owned(),
+        element_type: ElementType::Float32,
+        shape: vec![None, None],
+        map_keys: Some(map_keys),
     })
 }
 
@@ -80,6 +110,32 @@ pub(super) fn output_tensor(value: &DynValue) -> ort::Result<Tensor> {
     Ok(copy!(Float32, Float16, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64, Bool))
 }
 
+/// A copy of an output that is one map per row: the values, and the keys, both of shape [rows, entries].
+pub(super) fn output_maps(value: &DynValue, keys: ElementType) -> ort::Result<(Tensor, Tensor)> {
+    fn unzip<K>(value: &DynValue) -> ort::Result<(Tensor, Tensor)>
+    where
+        K: IntoTensorElementType + Clone + Hash + Eq,
+        Tensor: From<ArrayD<K>>,
+    {
+        let rows: Vec<Vec<(K, f32)>> = value
+            .try_extract_sequence::<DynMapValueType>()?
+            .iter()
+            .map(|map| map.try_extract_key_values())
+            .collect::<ort::Result<_>>()?;
+        let shape = [rows.len(), rows.first().map_or(0, Vec::len)];
+        let (keys, values): (Vec<K>, Vec<f32>) = rows.into_iter().flatten().unzip();
+        let uneven = |_| ort::Error::new("the maps of an output have different numbers of entries");
+        Ok((
+            ArrayD::from_shape_vec(IxDyn(&shape), values).map_err(uneven)?.into(),
+            ArrayD::from_shape_vec(IxDyn(&shape), keys).map_err(uneven)?.into(),
+        ))
+    }
+    match keys {
+        ElementType::String => unzip::<String>(value),
+        _ => unzip::<i64>(value),
+    }
+}
+
 /// Appends copies of the last row until there are `rows`, for models whose batch is fixed.
 ///
 /// The last row, not zeros: a model must not meet values that no client would send.
@@ -104,8 +160,6 @@ pub(super) fn is_contiguous(tensor: &Tensor) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::IxDyn;
-
     use super::*;
 
     #[test]

@@ -3,9 +3,10 @@
 //! [`OnnxModel::open`] loads the sessions, so that the signature can be checked against the task;
 //! [`OnnxModel::start`] warms them and gives the [`OnnxEngine`] that serves.
 //!
-//! Each session belongs to a thread of its own, fed by a channel: `Session::run` takes `&mut self`, and nothing
-//! waits for a lock. On CPU the default is one session with one thread per core, which gives the most images a
-//! second; on a GPU it is one session. Dropping the engine ends its threads and frees the sessions.
+//! An engine owns its threads, its *workers*, which are fed by a channel; nothing waits for a lock. On a CPU the workers
+//! share one session, and so one copy of the weights, and the default is a worker per core with one thread each, which
+//! gives the most images a second. On a GPU each worker has a session of its own, by default there is one. Dropping the
+//! engine ends its threads and frees the sessions.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,7 @@ use super::{BoxFuture, Engine, EngineError, Item, Signature};
 mod convert;
 pub mod library;
 mod session;
+mod shared;
 
 use library::LibraryError;
 use session::ModelSession;
@@ -69,9 +71,9 @@ pub struct OnnxOptions {
     pub fallback: bool,
     /// Which GPU.
     pub device_id: i32,
-    /// Sessions, each with a copy of the weights; 0 chooses.
+    /// Batches that are run side by side; 0 chooses.
     pub workers: usize,
-    /// Threads of one session; 0 chooses.
+    /// Threads that share the work of one batch; 0 chooses.
     pub threads: usize,
     /// Whether a session's threads spin while they wait. Faster on cores of one's own, ruinous on shared ones.
     pub spin: bool,
@@ -95,7 +97,7 @@ impl Default for OnnxOptions {
             threads: 0,
             spin: false,
             max_batch: 0,
-            tensorrt_fp16: true,
+            tensorrt_fp16: false,
             tensorrt_engine_cache: None,
         }
     }
@@ -131,15 +133,27 @@ pub enum LoadError {
     WarmUp(String),
 }
 
+/// What a model is warmed with.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// One item.
+    pub item: Item,
+    /// Whether clients send the like, so that a model that fails on it is broken. Else only its shapes are right.
+    pub is_typical: bool,
+}
+
 /// A loaded model that isn't running yet.
 pub struct OnnxModel {
-    sessions: Vec<ModelSession>,
+    /// One for each worker; on a CPU all are the same.
+    sessions: Vec<Arc<ModelSession>>,
     provider: Provider,
     max_batch: usize,
+    /// Neither a setting nor the model itself says how large a batch is.
+    batch_is_free: bool,
 }
 
 impl OnnxModel {
-    /// Loads the model from its file, once per worker. Blocks for as long as that takes.
+    /// Loads the model from its file. Blocks for as long as that takes.
     ///
     /// # Errors
     /// [`LoadError`] says what is missing and how to mend it.
@@ -164,17 +178,27 @@ impl OnnxModel {
         options: &OnnxOptions,
     ) -> Result<Self, LoadError> {
         let (workers, threads) = layout(provider, options, cores());
-        let sessions = (0..workers)
-            .map(|_| ModelSession::open(environment, path, provider, threads, options))
-            .collect::<Result<Vec<_>, _>>()?;
-        let fixed = sessions.first().and_then(ModelSession::fixed_batch);
+        let open = || ModelSession::open(environment, path, provider, threads, options).map(Arc::new);
+        let sessions = match provider {
+            Provider::Cpu => vec![open()?; workers],
+            Provider::Cuda | Provider::TensorRt => (0..workers).map(|_| open()).collect::<Result<Vec<_>, _>>()?,
+        };
+        let fixed = sessions[0].fixed_batch();
         let chosen = match (options.max_batch, provider) {
             // On a CPU a batch brings no more images a second, only a longer wait.
             (0, Provider::Cpu) => 1,
             (0, _) => 16,
             (set, _) => set,
         };
-        Ok(Self { sessions, provider, max_batch: fixed.unwrap_or(chosen) })
+        let batch_is_free = fixed.is_none() && options.max_batch == 0;
+        Ok(Self { sessions, provider, max_batch: fixed.unwrap_or(chosen), batch_is_free })
+    }
+
+    /// Makes batches of up to this many items, unless a setting or the model itself says otherwise.
+    pub fn prefer_batch(&mut self, items: usize) {
+        if self.batch_is_free {
+            self.max_batch = items.max(1);
+        }
     }
 
     /// What the model takes and gives.
@@ -196,20 +220,26 @@ impl OnnxModel {
     /// outputs for the example too.
     ///
     /// # Errors
-    /// [`LoadError::WarmUp`] when the model fails on it.
-    pub fn start(self, name: &str, example: Option<Item>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
-        let Self { mut sessions, provider, max_batch } = self;
+    /// [`LoadError::WarmUp`] when the model fails on an example that is typical.
+    pub fn start(self, name: &str, example: Option<Example>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
+        let Self { sessions, provider, max_batch, batch_is_free: _ } = self;
         let signature = sessions[0].signature().clone();
         let (concurrency, fixed_batch) = (sessions.len(), sessions[0].fixed_batch());
         let mut warm_up = Duration::ZERO;
         let mut outputs = None;
-        for session in &mut sessions {
-            let Some(example) = &example else { break };
+        for session in &sessions {
+            let Some(Example { item, is_typical }) = &example else { break };
             let begin = Instant::now();
-            let full = vec![example.clone(); max_batch];
+            let full = vec![item.clone(); max_batch];
             for batch in [&full[..1], &full[..]] {
-                let items = session.run(batch).map_err(|error| LoadError::WarmUp(error.to_string()))?;
-                outputs = items.into_iter().next();
+                match session.run(batch) {
+                    Ok(items) => outputs = items.into_iter().next(),
+                    Err(error) if *is_typical => return Err(LoadError::WarmUp(error.to_string())),
+                    Err(error) => {
+                        tracing::warn!(model = name, %error, "the model can't be warmed with zeros and empty strings");
+                        break;
+                    }
+                }
             }
             warm_up += begin.elapsed();
         }
@@ -219,16 +249,16 @@ impl OnnxModel {
             let inbox = inbox.clone();
             std::thread::Builder::new()
                 .name(format!("engine-{index}"))
-                .spawn(move || work(session, &inbox))
+                .spawn(move || work(&session, &inbox))
                 .map_err(|error| LoadError::WarmUp(format!("no thread could be started: {error}")))?;
         }
         Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, jobs }, outputs))
     }
 }
 
-/// How many sessions, and with how many threads each.
+/// How many workers, and how many threads each.
 ///
-/// Most images a second come from one single-threaded session per core; a GPU needs one session and few threads.
+/// Most images a second come from one single-threaded worker per core; a GPU needs one worker and few threads.
 fn layout(provider: Provider, options: &OnnxOptions, cores: usize) -> (usize, usize) {
     match (provider, options.workers, options.threads) {
         (Provider::Cpu, 0, 0) => (cores, 1),
@@ -249,7 +279,7 @@ struct Job {
 }
 
 /// The life of an engine thread: until the engine is dropped.
-fn work(mut session: ModelSession, inbox: &Receiver<Job>) {
+fn work(session: &ModelSession, inbox: &Receiver<Job>) {
     while let Ok(Job { batch, reply }) = inbox.recv() {
         // A panic must neither end the thread nor leave the batch without an answer. The session itself is only
         // a handle: what it points to lives in the runtime, which doesn't unwind.

@@ -7,14 +7,15 @@ use ort::ep;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::convert::{input_value, is_contiguous, output_tensor, pad, tensor_spec};
+use super::convert::{input_spec, input_value, is_contiguous, output_maps, output_spec, output_tensor, pad};
+use super::shared::SharedSession;
 use super::{LoadError, OnnxOptions, Provider};
 use crate::engine::{EngineError, Item, Signature};
 use crate::tensor::{Tensor, TensorError};
 
-/// A session with what is known of its model.
+/// A session with what is known of its model. Threads may share it.
 pub(super) struct ModelSession {
-    session: Session,
+    session: SharedSession,
     signature: Signature,
     fixed_batch: Option<usize>,
 }
@@ -28,14 +29,21 @@ impl ModelSession {
         threads: usize,
         options: &OnnxOptions,
     ) -> Result<Self, LoadError> {
-        let session = build(environment, path, provider, threads, options).map_err(|error| match provider {
+        let built = build(environment, path, provider, threads, options).and_then(SharedSession::new);
+        let session = built.map_err(|error| match provider {
             Provider::Cpu => LoadError::Model { path: path.to_path_buf(), reason: error.to_string() },
             _ => LoadError::Provider { provider, reason: error.to_string() },
         })?;
         let unsupported = |reason| LoadError::Model { path: path.to_path_buf(), reason };
         let signature = Signature {
-            inputs: session.inputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
-            outputs: session.outputs().iter().map(tensor_spec).collect::<Result<_, _>>().map_err(unsupported)?,
+            inputs: session.session().inputs().iter().map(input_spec).collect::<Result<_, _>>().map_err(unsupported)?,
+            outputs: session
+                .session()
+                .outputs()
+                .iter()
+                .map(output_spec)
+                .collect::<Result<_, _>>()
+                .map_err(unsupported)?,
         };
         let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
         Ok(Self { session, signature, fixed_batch })
@@ -51,7 +59,7 @@ impl ModelSession {
     }
 
     /// Runs the items as one batch. A single item is handed over as it is; several are gathered with one copy.
-    pub(super) fn run(&mut self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
+    pub(super) fn run(&self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
         let failed = |error: TensorError| EngineError::Failed(error.to_string());
         let rows: Vec<usize> = batch.iter().map(|item| item.first().map_or(1, Tensor::row_count)).collect();
         let total: usize = rows.iter().sum();
@@ -98,13 +106,23 @@ impl ModelSession {
             .collect()
     }
 
-    fn run_tensors(&mut self, inputs: &[Tensor]) -> ort::Result<Item> {
-        if inputs.len() != self.signature.inputs.len() {
-            return Err(ort::Error::new("wrong number of inputs"));
-        }
+    fn run_tensors(&self, inputs: &[Tensor]) -> ort::Result<Item> {
         let values = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
-        let outputs = self.session.run(values.as_slice())?;
-        outputs.values().map(|value| output_tensor(&value)).collect()
+        let outputs = self.session.run(&values)?;
+        let mut tensors = Vec::with_capacity(self.signature.outputs.len());
+        let mut all_keys = Vec::new();
+        for (value, spec) in outputs.iter().zip(&self.signature.outputs) {
+            tensors.push(match spec.map_keys {
+                None => output_tensor(value)?,
+                Some(key_type) => {
+                    let (values, keys) = output_maps(value, key_type)?;
+                    all_keys.push(keys);
+                    values
+                }
+            });
+        }
+        tensors.append(&mut all_keys);
+        Ok(tensors)
     }
 }
 

@@ -8,6 +8,7 @@ use axum::body::HttpBody;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use http::Uri;
 use http::header::{CONTENT_LENGTH, HeaderName, USER_AGENT};
 
 use crate::observe::Metrics;
@@ -18,6 +19,10 @@ const CLIENT_CLOSED: u16 = 499;
 
 /// Longer paths and user agents are cut in the log.
 const LONGEST: usize = 256;
+
+/// The URI that a client asked for, where the request's own was rewritten before the routes.
+#[derive(Debug, Clone)]
+pub struct AskedUri(pub Uri);
 
 /// What the layer knows.
 #[derive(Debug, Clone)]
@@ -74,7 +79,7 @@ impl Entry {
         Self {
             start: Instant::now(),
             method: request.method().to_string(),
-            path: cut(request.uri().path()),
+            path: cut(request.extensions().get::<AskedUri>().map_or(request.uri(), |AskedUri(uri)| uri).path()),
             protocol: format!("{:?}", request.version()),
             user_agent: header(USER_AGENT).map(cut),
             remote: request

@@ -1,16 +1,13 @@
 //! Undoing gzip piece by piece, never beyond a limit: a thousand bytes can stand for a million.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::{self, Write};
 
-use async_compression::tokio::write::GzipDecoder;
 use bytes::Bytes;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use flate2::write::MultiGzDecoder;
 
 /// Takes packed bytes, keeps unpacked ones.
 pub(super) struct Gunzip {
-    decoder: GzipDecoder<Bounded>,
+    decoder: MultiGzDecoder<Bounded>,
 }
 
 #[derive(Debug)]
@@ -23,19 +20,19 @@ pub(super) enum GunzipError {
 
 impl Gunzip {
     pub fn new(limit: usize) -> Self {
-        Self { decoder: GzipDecoder::new(Bounded { bytes: Vec::new(), limit, exceeded: false }) }
+        Self { decoder: MultiGzDecoder::new(Bounded { bytes: Vec::new(), limit, exceeded: false }) }
     }
 
-    pub async fn write(&mut self, packed: &[u8]) -> Result<(), GunzipError> {
-        let result = self.decoder.write_all(packed).await;
+    pub fn write(&mut self, packed: &[u8]) -> Result<(), GunzipError> {
+        let result = self.decoder.write_all(packed);
         self.check(result)
     }
 
     /// The unpacked bytes, once all packed ones are written.
-    pub async fn finish(mut self) -> Result<Bytes, GunzipError> {
-        let result = self.decoder.shutdown().await;
+    pub fn finish(mut self) -> Result<Bytes, GunzipError> {
+        let result = self.decoder.try_finish();
         self.check(result)?;
-        Ok(self.decoder.into_inner().bytes.into())
+        Ok(std::mem::take(&mut self.decoder.get_mut().bytes).into())
     }
 
     fn check(&self, result: io::Result<()>) -> Result<(), GunzipError> {
@@ -52,21 +49,17 @@ struct Bounded {
     exceeded: bool,
 }
 
-impl AsyncWrite for Bounded {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if buf.len() > self.limit - self.bytes.len() {
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.bytes.len() {
             self.exceeded = true;
-            return Poll::Ready(Err(io::Error::other("beyond the limit")));
+            return Err(io::Error::other("beyond the limit"));
         }
-        self.bytes.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -27,7 +27,7 @@ mod panic;
 mod request_id;
 mod timing;
 
-pub use access_log::{AccessLog, access_log};
+pub use access_log::{AccessLog, AskedUri, access_log};
 pub use body::{BodyError, BodyLimits, read_body};
 pub use cors::{OriginError, cors};
 pub use panic::{PanicResponse, catch_panic};

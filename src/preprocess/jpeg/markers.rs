@@ -32,6 +32,20 @@ impl Outline<'_> {
     }
 }
 
+/// Whether the file is too short for what its header declares, whatever its data is: each block of 8x8 samples takes
+/// at least one Huffman code for its DC coefficient and, in a single sequential scan, one more for the rest of it. A
+/// picture in several scans may have as few blocks as its smallest component in the first of them, a sixteenth.
+pub(crate) fn is_provably_short(bytes: &[u8], outline: &Outline<'_>) -> bool {
+    let blocks = u64::from(outline.width.div_ceil(8)) * u64::from(outline.height.div_ceil(8));
+    let bits = match outline.process {
+        0xc0 | 0xc1 if !outline.multiple_scans => 2 * blocks,
+        0xc0..=0xc2 => blocks / 16,
+        // Arithmetic coding may spend less than a bit on a block.
+        _ => 0,
+    };
+    (bytes.len() as u64) < bits / 8
+}
+
 /// The scans of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scans {

@@ -20,6 +20,7 @@ use super::format::Format;
 use super::image::{self, RgbImage};
 use super::spec::{JpegDct, Reference};
 use markers::Outline;
+pub(super) use markers::is_provably_short;
 
 /// Whether this build decodes JPEG bit for bit as the references do (feature `exact-jpeg`).
 pub const EXACT: bool = cfg!(feature = "exact-jpeg");

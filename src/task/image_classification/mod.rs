@@ -7,18 +7,20 @@ use std::time::Instant;
 use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
-use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared};
+use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, base64};
 use crate::engine::Item;
 use crate::preprocess::{DecodeLimits, Preprocessor, inspect};
 use crate::tensor::{ElementType, Tensor};
 
-mod base64;
-mod instance;
+pub mod instance;
 pub mod parameters;
 mod prediction;
 
 pub use parameters::Form;
 pub use prediction::{Activation, Classification};
+
+/// The task's name, which is Hugging Face's.
+pub const NAME: &str = "image-classification";
 
 /// A classifier: how its pictures are prepared, and what its scores mean.
 #[derive(Debug)]

@@ -39,6 +39,11 @@ pub fn decode<'a>(text: &str, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Strin
     }
 }
 
+/// Encodes in the standard alphabet with padding, which every client decodes.
+pub fn encode(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 /// The part after the comma of `data:image/jpeg;base64,...`.
 fn without_data_url(text: &str) -> &str {
     match text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
