@@ -22,6 +22,7 @@ use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, c
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
 use crate::observe::{LogControl, LogError, LogFormat, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::preprocess::EXACT;
 use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
@@ -91,6 +92,9 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         readiness.clone(),
     );
     stop_on_signals(drain.clone())?;
+    if !EXACT {
+        tracing::warn!("built without the feature exact-jpeg: JPEG pixels differ from the references by a few levels");
+    }
 
     // The ports open before anything slow begins: a probe by TCP must not fail while models load.
     let api_server = bind(&settings.server.host, settings.server.port, "--port or server.port", &settings)?;

@@ -227,11 +227,15 @@ impl OnnxModel {
         let (concurrency, fixed_batch) = (sessions.len(), sessions[0].fixed_batch());
         let mut warm_up = Duration::ZERO;
         let mut outputs = None;
-        for session in &sessions {
+        // Workers that share a session come one after the other, and need it warmed only once.
+        let mut distinct: Vec<&Arc<ModelSession>> = sessions.iter().collect();
+        distinct.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        for session in distinct {
             let Some(Example { item, is_typical }) = &example else { break };
             let begin = Instant::now();
             let full = vec![item.clone(); max_batch];
-            for batch in [&full[..1], &full[..]] {
+            let sizes = if max_batch == 1 { vec![1] } else { vec![1, max_batch] };
+            for batch in sizes.into_iter().map(|size| &full[..size]) {
                 match session.run(batch) {
                     Ok(items) => outputs = items.into_iter().next(),
                     Err(error) if *is_typical => return Err(LoadError::WarmUp(error.to_string())),
