@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::config::{self, Settings};
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, ServedModel, derived_id};
-use crate::engine::onnx::{OnnxOptions, Provider};
+use crate::engine::onnx::OnnxOptions;
 use crate::observe::Metrics;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::repository::{Found, LoadOptions, ModelFolder, RepositoryError, find_models};
@@ -233,11 +233,7 @@ pub fn load_options(settings: &Settings) -> LoadOptions {
         engine: OnnxOptions {
             library: engine.library.clone(),
             library_directories: engine.library_directories.clone(),
-            provider: match engine.provider {
-                config::Provider::Cpu => Provider::Cpu,
-                config::Provider::Cuda => Provider::Cuda,
-                config::Provider::TensorRt => Provider::TensorRt,
-            },
+            provider: engine.provider,
             fallback: engine.fallback,
             device_id: i32::from(engine.device_id),
             workers: engine.workers,

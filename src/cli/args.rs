@@ -10,7 +10,8 @@ use clap_complete::Shell;
 use http::{HeaderName, HeaderValue};
 
 use super::help;
-use crate::config::{self, Environment, LogFormat, Override, Sources, is_id};
+use crate::config::{self, Environment, Override, Sources, is_id};
+use crate::observe::LogFormat;
 
 /// Serves ONNX models by the Vertex AI prediction protocol: base64 images in, labels out.
 #[derive(Debug, Parser)]

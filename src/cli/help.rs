@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::config::Provider;
+use crate::engine::onnx::Provider;
 
 const JPEG: &str = if cfg!(feature = "exact-jpeg") {
     "exact-jpeg: bit-equal to PIL and TensorFlow"

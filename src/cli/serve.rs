@@ -14,14 +14,14 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::{self, OnError, Settings};
+use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
 use crate::grpc::{self, Grpc, GrpcSettings};
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
-use crate::observe::{LogControl, LogError, LogFormat, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::observe::{LogControl, LogError, LogSettings, Metrics, ModelMetrics, start_logging};
 use crate::preprocess::EXACT;
 use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
@@ -71,11 +71,7 @@ pub fn run(settings: Settings, no_color: bool) -> Result<(), ServeError> {
 
 fn log_settings(settings: &Settings, no_color: bool) -> LogSettings {
     LogSettings {
-        format: match settings.log.format {
-            config::LogFormat::Auto => LogFormat::Auto,
-            config::LogFormat::Json => LogFormat::Json,
-            config::LogFormat::Text => LogFormat::Text,
-        },
+        format: settings.log.format,
         level: settings.log.level.clone(),
         no_color,
         labels: settings.container.labels.clone(),

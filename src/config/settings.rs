@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::engine::onnx::Provider;
+use crate::observe::LogFormat;
+
 use super::container::Container;
 use super::endpoints::{self, Endpoint};
 use super::error::{Origin, ProblemKind};
@@ -133,23 +136,6 @@ pub struct TensorRt {
     pub engine_cache: Option<PathBuf>,
 }
 
-/// What computes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Provider {
-    #[default]
-    Cpu,
-    Cuda,
-    TensorRt,
-}
-
-impl Provider {
-    /// All of them, by the names that the setting takes.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("cpu", Self::Cpu), ("cuda", Self::Cuda), ("tensorrt", Self::TensorRt)];
-}
-
 /// `[repository]`: where models lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Repository {
@@ -177,24 +163,6 @@ pub struct Log {
     pub level: String,
     /// The form of a line.
     pub format: LogFormat,
-}
-
-/// The form of a log line.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
-impl LogFormat {
-    /// All of them, by the names that the setting takes.
-    pub const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("json", Self::Json), ("text", Self::Text)];
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

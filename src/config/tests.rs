@@ -1,3 +1,5 @@
+use crate::engine::onnx::Provider;
+use crate::observe::LogFormat;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

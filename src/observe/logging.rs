@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -12,7 +12,8 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::lines::{Lines, Style};
 
 /// What log lines look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
     #[default]
@@ -23,25 +24,14 @@ pub enum LogFormat {
     Text,
 }
 
-impl FromStr for LogFormat {
-    type Err = LogError;
-
-    fn from_str(text: &str) -> Result<Self, LogError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err(LogError::Format(text.to_owned())),
-        }
-    }
+impl LogFormat {
+    /// All of them, by the names that the setting takes.
+    pub const NAMES: [(&'static str, Self); 3] = [("auto", Self::Auto), ("json", Self::Json), ("text", Self::Text)];
 }
 
 /// Why the log cannot be as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Not a format.
-    #[error("`{0}` is not a log format: auto, json or text")]
-    Format(String),
     /// Not a level.
     #[error("`{0}` is not a log level: error, warn, info, debug or trace, or by module as in `info,tessera=debug`")]
     Level(String),

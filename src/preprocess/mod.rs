@@ -25,7 +25,7 @@ mod spec;
 
 pub use decode::{DecodeLimits, ImageInfo, inspect};
 pub use error::{ImageError, SpecError};
-pub use format::Format;
+pub use format::{Format, sniff};
 pub use geometry::{Crop, CropOffset, Resize};
 pub use jpeg::EXACT;
 pub use overrides::{CropSetting, FilterSetting, PreprocessOverrides, ShortestEdge, Sides, SizeSetting};

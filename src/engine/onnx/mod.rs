@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -30,14 +31,22 @@ use library::LibraryError;
 use session::ModelSession;
 
 /// What computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// The processor's cores.
+    #[default]
     Cpu,
     /// An NVIDIA GPU by CUDA.
     Cuda,
     /// An NVIDIA GPU by TensorRT; what that can't take runs on CUDA.
     TensorRt,
+}
+
+impl Provider {
+    /// All of them, by the names that the setting takes.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("cpu", Self::Cpu), ("cuda", Self::Cuda), ("tensorrt", Self::TensorRt)];
 }
 
 impl fmt::Display for Provider {
@@ -54,7 +63,7 @@ impl FromStr for Provider {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Cpu, Self::Cuda, Self::TensorRt].into_iter().find(|known| known.to_string() == text).ok_or(())
+        Self::NAMES.into_iter().find_map(|(name, provider)| (name == text).then_some(provider)).ok_or(())
     }
 }
 

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, base64};
 use crate::engine::Item;
-use crate::preprocess::{DecodeLimits, Preprocessor, inspect};
+use crate::preprocess::{DecodeLimits, Preprocessor, sniff};
 use crate::tensor::{ElementType, Tensor};
 
 pub mod instance;
@@ -94,7 +94,7 @@ impl ImageClassification {
             item: vec![tensor],
             times: PreparationTimes { decode: base64 + times.decode, preprocess: times.resize },
             image: Some(ImageFacts {
-                format: inspect(file).map_or("unknown", |image| image.format.name()),
+                format: sniff(file).map_or("unknown", |format| format.name()),
                 bytes: file.len(),
             }),
         })
