@@ -63,10 +63,10 @@ fmt: ## format the sources
 deny: ## licences, sources and duplicates of the dependencies
 	$(PYTHON) scripts/cargo_deny.py check bans licenses sources
 
-proto: ## src/grpc/generated from proto/
+proto: ## src/protocol/generated from proto/
 	$(CARGO) run --manifest-path tools/proto/Cargo.toml --target-dir $(TARGET)/tools $(CARGO_FLAGS)
 
-proto-check: ## that src/grpc/generated is what proto/ says
+proto-check: ## that src/protocol/generated is what proto/ says
 	$(CARGO) run --manifest-path tools/proto/Cargo.toml --target-dir $(TARGET)/tools $(CARGO_FLAGS) -- --check
 
 doc: ## the library's documentation, in target/doc

@@ -17,19 +17,18 @@ use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::observe::Metrics;
+use crate::protocol::generated;
+use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
 use crate::server::Drain;
 use crate::service::Service;
 
 mod call;
-#[rustfmt::skip]
-pub mod generated;
 mod health;
 mod prediction;
 mod status;
 mod value;
 
 pub use call::is_grpc;
-use generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
 use prediction::Predictions;
 
 /// The service under its other version, whose messages are the same.

@@ -6,18 +6,20 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::stream;
 use prost_types::Value;
+use tonic::codegen::BoxStream;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Request, Response};
 
 use super::Grpc;
 use super::call::Call;
-use super::generated::google::api::HttpBody;
-use super::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionService;
-use super::generated::google::cloud::aiplatform::v1::{
-    PredictRequest, PredictResponse, RawPredictRequest, StreamRawPredictRequest,
-};
 use super::status::to_tonic;
 use super::value;
+
+use crate::protocol::generated::google::api::HttpBody;
+use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionService;
+use crate::protocol::generated::google::cloud::aiplatform::v1::{
+    PredictRequest, PredictResponse, RawPredictRequest, StreamRawPredictRequest,
+};
 use crate::protocol::status::{Code, Status};
 use crate::protocol::vertex::{self, RequestError};
 use crate::service::{Chosen, RawRequest, ServiceError, Target, read_raw};
@@ -118,17 +120,15 @@ impl PredictionService for Predictions {
         self.raw(head, &endpoint, http_body).await
     }
 
-    type StreamRawPredictStream = stream::Iter<std::option::IntoIter<Result<HttpBody, tonic::Status>>>;
-
     /// One body: no model here gives its answer piece by piece.
     async fn stream_raw_predict(
         &self,
         request: Request<StreamRawPredictRequest>,
-    ) -> Result<Response<Self::StreamRawPredictStream>, tonic::Status> {
+    ) -> Result<Response<BoxStream<HttpBody>>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
         let StreamRawPredictRequest { endpoint, http_body } = request.into_inner();
         let response = self.raw(head, &endpoint, http_body).await?;
-        Ok(response.map(|body| stream::iter(Some(Ok(body)))))
+        Ok(response.map(|body| -> BoxStream<HttpBody> { Box::pin(stream::iter(Some(Ok(body)))) }))
     }
 }
 

@@ -1,4 +1,7 @@
 //! Wire types and their rules. No I/O, no models, no handlers.
 
+#[rustfmt::skip]
+pub mod generated;
+pub mod proto_json;
 pub mod status;
 pub mod vertex;

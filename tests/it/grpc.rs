@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::Value;
 use serde_json::json;
-use tessera::grpc::generated::google::api::HttpBody;
-use tessera::grpc::generated::google::cloud::aiplatform::v1::{
+use tessera::protocol::generated::google::api::HttpBody;
+use tessera::protocol::generated::google::cloud::aiplatform::v1::{
     PredictRequest, PredictResponse, RawPredictRequest, StreamRawPredictRequest,
 };
 use tonic::client::Grpc;

@@ -11,6 +11,12 @@ pub mod google {
     pub mod api {
         include!("generated/google.api.rs");
     }
+    pub mod rpc {
+        include!("generated/google.rpc.rs");
+    }
+    pub mod longrunning {
+        include!("generated/google.longrunning.rs");
+    }
     pub mod cloud {
         pub mod aiplatform {
             pub mod v1 {
