@@ -6,6 +6,8 @@
 //! - [`grpc`]: the same for gRPC
 //! - [`admin`]: the operator's port
 //! - [`startup`]: from settings to endpoints
+//! - [`management`]: endpoints and models that come and go at run time
+//! - [`loader`]: from a folder to a model with its queue
 //! - [`service`]: from a parsed request to predictions
 //! - [`endpoint`]: which deployed model answers
 //! - [`repository`]: models on disk, found, understood, loaded
@@ -27,6 +29,8 @@ pub mod endpoint;
 pub mod engine;
 pub mod grpc;
 pub mod http;
+pub mod loader;
+pub mod management;
 pub mod observe;
 pub mod preprocess;
 pub mod protocol;

@@ -16,18 +16,18 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
-use crate::engine::Engine;
 use crate::grpc::{self, Grpc, GrpcSettings};
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
-use crate::observe::{LogControl, LogError, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::loader::{Loader, ModelKey};
+use crate::management::{Management, ManagementError, ManagementSettings};
+use crate::observe::{LogControl, LogError, LogSettings, Metrics, start_logging};
 use crate::preprocess::EXACT;
-use crate::repository;
-use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
+use crate::scheduler::SchedulerSettings;
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
 use crate::service::{Service, WorkPool};
-use crate::startup::{ModelKey, Plan, StartupError, load_options};
+use crate::startup::{Plan, StartupError, load_options};
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]
@@ -45,6 +45,8 @@ pub enum ServeError {
     Origins(#[from] OriginError),
     #[error(transparent)]
     Startup(#[from] StartupError),
+    #[error(transparent)]
+    Management(#[from] ManagementError),
     #[error("the metrics could not be set up: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
@@ -107,11 +109,13 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
+    let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
+    let management = Management::new(management_settings(&settings), service.clone(), loader.clone(), metrics.clone());
     let grpc = match settings.grpc.port {
         Some(_) => grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?,
         None => Router::new(),
     };
-    let router = api_router(&settings, service.clone(), &operations, grpc.clone())?;
+    let router = api_router(&settings, service, management.clone(), &operations, grpc.clone())?;
     tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
     let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
     let grpc = grpc_server.map(|server| {
@@ -128,7 +132,7 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     });
 
     tokio::select! {
-        loaded = load_models(&settings, &service, &readiness, &metrics) => loaded.inspect_err(|error| {
+        loaded = load_models(&settings, &management, &loader, &readiness, &metrics) => loaded.inspect_err(|error| {
             readiness.set_failed(error.to_string());
         })?,
         // Told to end while loading: there is nothing to lose.
@@ -147,6 +151,23 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
     }
     Ok(())
+}
+
+fn queue_settings(settings: &Settings) -> SchedulerSettings {
+    SchedulerSettings {
+        queue_items: settings.limits.queue_items,
+        queue_bytes: settings.limits.queue_bytes,
+        max_batch: None,
+        max_delay: settings.engine.max_delay,
+    }
+}
+
+fn management_settings(settings: &Settings) -> ManagementSettings {
+    ManagementSettings {
+        directory: settings.state.directory.clone(),
+        fail_on_error: settings.repository.on_error == OnError::Fail,
+        dedicated_dns: None,
+    }
 }
 
 fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Result<Server, ServeError> {
@@ -174,12 +195,14 @@ fn grpc_face(settings: &Settings, service: Arc<Service>, metrics: Arc<Metrics>) 
 fn api_router(
     settings: &Settings,
     service: Arc<Service>,
+    management: Arc<Management>,
     operations: &Operations,
     grpc: Router,
 ) -> Result<Router, ServeError> {
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
+        management,
         metrics: metrics.clone(),
         settings: ApiSettings {
             body_limit: settings.limits.body,
@@ -224,111 +247,47 @@ fn observed(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Route
 /// Loads all models, side by side, and opens the latch.
 async fn load_models(
     settings: &Settings,
-    service: &Service,
+    management: &Management,
+    loader: &Arc<Loader>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
-) -> Result<(), StartupError> {
+) -> Result<(), ServeError> {
     let mut plan = Plan::new(settings)?;
     for problem in plan.problems.drain(..) {
         if settings.repository.on_error == OnError::Fail {
-            return Err(problem);
+            return Err(problem.into());
         }
         tracing::error!("{problem}; the rest is served, as repository.on_error is \"skip\"");
     }
-    let options = Arc::new(load_options(settings));
     let mut loading = JoinSet::new();
     for folder in plan.folders.clone() {
         readiness.set_progress(&folder.name, "loading");
-        let options = options.clone();
-        loading.spawn_blocking(move || {
-            let loaded = repository::load(&folder, &options);
+        let loader = loader.clone();
+        loading.spawn(async move {
+            let loaded = loader.load(folder.clone()).await;
             (folder, loaded)
         });
     }
     let mut models: BTreeMap<ModelKey, Arc<ServedModel>> = BTreeMap::new();
     while let Some(finished) = loading.join_next().await {
-        // A panic while loading is our defect; it is logged by the panic hook and ends the start.
         let Ok((folder, loaded)) = finished else { continue };
         match loaded {
-            Ok(loaded) => {
-                let model = served(loaded, settings, metrics);
-                tracing::info!(
-                    model = model.name,
-                    version = model.version,
-                    provider = model.provider,
-                    seconds = model.load_time.as_secs_f64(),
-                    "model ready"
-                );
+            Ok(model) => {
                 readiness.set_progress(&folder.name, "ready");
-                models.insert((folder.name.clone(), folder.version), Arc::new(model));
+                models.insert((folder.name.clone(), folder.version), model);
             }
             Err(error) if settings.repository.on_error == OnError::Skip => {
                 readiness.set_progress(&folder.name, "skipped");
                 tracing::error!(model = folder.name, %error, "model skipped, as repository.on_error is \"skip\"");
             }
-            Err(error) => return Err(StartupError::Model { name: folder.name, error }),
+            Err(error) => return Err(StartupError::Model { name: folder.name, error }.into()),
         }
     }
-    let catalog = plan.catalog(&models, metrics);
+    let catalog = management.start(&plan, &models, plan.catalog(&models, metrics)).await?;
     if let Err(error) = catalog.default_endpoint() {
         tracing::warn!("POST /predict will be answered with 404: {error}");
     }
-    service.publish(catalog);
     readiness.set_ready();
     tracing::info!(models = models.len(), "ready");
     Ok(())
-}
-
-/// Gives a loaded model its queue.
-fn served(loaded: repository::LoadedModel, settings: &Settings, metrics: &Metrics) -> ServedModel {
-    let version = loaded.version.to_string();
-    metrics.model_loaded(&loaded.name, &version, loaded.load_time);
-    let queue = SchedulerSettings {
-        queue_items: settings.limits.queue_items,
-        queue_bytes: settings.limits.queue_bytes,
-        max_batch: None,
-        max_delay: settings.engine.max_delay,
-    };
-    let observer = Arc::new(QueueObserver {
-        metrics: metrics.model(&loaded.name, &version),
-        fixed_batch: loaded.engine.fixed_batch(),
-    });
-    ServedModel {
-        signature: loaded.engine.signature().clone(),
-        provider: loaded.engine.provider().to_string(),
-        name: loaded.name,
-        version: loaded.version,
-        display_name: loaded.display_name,
-        task: loaded.task,
-        file_bytes: loaded.file_bytes,
-        load_time: loaded.load_time,
-        scheduler: Scheduler::start(loaded.engine, queue, observer),
-    }
-}
-
-/// Turns what a queue tells into metrics.
-struct QueueObserver {
-    metrics: ModelMetrics,
-    /// The batch that the model insists on.
-    fixed_batch: Option<usize>,
-}
-
-impl SchedulerObserver for QueueObserver {
-    fn queue_changed(&self, items: usize, bytes: usize, expected_wait: Duration) {
-        self.metrics.queue(items, bytes);
-        self.metrics.expected_wait(expected_wait);
-    }
-
-    fn batch_formed(&self, size: usize) {
-        let padding = self.fixed_batch.map_or(0, |fixed| fixed.saturating_sub(size));
-        self.metrics.batch(size, padding);
-    }
-
-    fn departed(&self, _departure: Departure) {
-        self.metrics.cancelled();
-    }
-
-    fn refused(&self, _refusal: &Refusal) {
-        self.metrics.refused();
-    }
 }

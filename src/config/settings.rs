@@ -38,6 +38,8 @@ pub struct Settings {
     pub engine: Engine,
     /// `[repository]`
     pub repository: Repository,
+    /// `[state]`
+    pub state: State,
     /// `[log]`
     pub log: Log,
     /// `[[endpoint]]`
@@ -156,6 +158,14 @@ pub enum OnError {
     Skip,
 }
 
+/// `[state]`: what is made over the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// Where it is kept. `None`: in memory only.
+    #[serde(serialize_with = "path")]
+    pub directory: Option<PathBuf>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Log {
@@ -182,6 +192,7 @@ impl Settings {
             limits: reader.section("limits", Limits::read),
             engine: reader.section("engine", Engine::read),
             repository: reader.section("repository", Repository::read),
+            state: reader.section("state", |reader| State { directory: reader.read("directory", optional_path) }),
             log: reader.section("log", Log::read),
             endpoints: Vec::new(),
             container,

@@ -46,6 +46,9 @@ const CODES: [&str; 16] = [
     "DATA_LOSS",
 ];
 
+/// The kinds of a prediction's latency.
+const LATENCIES: [&str; 3] = ["total", "overhead", "model"];
+
 /// The classes of HTTP status.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -180,11 +183,27 @@ impl Metrics {
         DeployedModelMetrics {
             requests: CLASSES.map(|class| self.requests.with_label_values(&[endpoint, deployed_model, class])),
             stages: Stage::ALL.map(|stage| self.stages.with_label_values(&[endpoint, deployed_model, stage.name()])),
-            latency_total: latency("total"),
-            latency_overhead: latency("overhead"),
-            latency_model: latency("model"),
+            latency_total: latency(LATENCIES[0]),
+            latency_overhead: latency(LATENCIES[1]),
+            latency_model: latency(LATENCIES[2]),
             predictions: self.predictions.with_label_values(&model),
         }
+    }
+
+    /// Forgets the series of a deployed model that is no more. Requests that it still answers are not counted.
+    pub fn remove_deployed_model(&self, endpoint: &str, deployed_model: &str) {
+        let labels = |last: &'static str| [endpoint, deployed_model, last];
+        // What has no series can't be removed, which is no failure.
+        for class in CLASSES {
+            let _ = self.requests.remove_label_values(&labels(class));
+        }
+        for stage in Stage::ALL {
+            let _ = self.stages.remove_label_values(&labels(stage.name()));
+        }
+        for kind in LATENCIES {
+            let _ = self.latency.remove_label_values(&labels(kind));
+        }
+        let _ = self.predictions.remove_label_values(&[endpoint, deployed_model]);
     }
 
     /// The series of the queue and the engine of `model`. Look it up once and keep it.

@@ -115,6 +115,14 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
     pub fn choose(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
+        self.choose_for(target, None)
+    }
+
+    /// As [`Service::choose`], but the requests of one session, whatever names it, stay with one deployed model.
+    ///
+    /// # Errors
+    /// As [`Service::choose`].
+    pub fn choose_for(&self, target: Target<'_>, session: Option<&[u8]>) -> Result<Chosen, ServiceError> {
         let catalog = self.catalog()?;
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
@@ -122,7 +130,9 @@ impl Service {
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
-            _ => endpoint.choose().ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?,
+            _ => {
+                endpoint.choose(session).ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?
+            }
         };
         Ok(Chosen { endpoint: endpoint.clone(), deployed: deployed.clone() })
     }

@@ -1,0 +1,117 @@
+//! From a model's folder to a model that answers: loaded, warm, with its queue. At the start and at run time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::endpoint::ServedModel;
+use crate::engine::Engine;
+use crate::observe::{Metrics, ModelMetrics};
+use crate::repository::{self, LoadOptions, LoadedModel, ModelFolder, RepositoryError};
+use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
+
+/// A version of a model.
+pub type ModelKey = (String, u64);
+
+/// Where a version's model is, as long as somebody uses it. Whoever loads it holds the lock, so that it is loaded once.
+type Slot = Arc<tokio::sync::Mutex<Weak<ServedModel>>>;
+
+/// Loads models, and knows which are loaded.
+pub struct Loader {
+    options: Arc<LoadOptions>,
+    queue: SchedulerSettings,
+    metrics: Arc<Metrics>,
+    slots: Mutex<HashMap<ModelKey, Slot>>,
+}
+
+impl Loader {
+    /// Nothing is loaded yet.
+    pub fn new(options: LoadOptions, queue: SchedulerSettings, metrics: Arc<Metrics>) -> Self {
+        Self { options: Arc::new(options), queue, metrics, slots: Mutex::default() }
+    }
+
+    /// The model of a folder: the one that is already in memory, or else loaded and warmed on a thread of its own. The
+    /// folder's name and version say which model it is, wherever it lies.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] says which file is at fault and what to do.
+    pub async fn load(&self, folder: ModelFolder) -> Result<Arc<ServedModel>, RepositoryError> {
+        let slot = self.slot((folder.name.clone(), folder.version));
+        let mut loaded = slot.lock().await;
+        if let Some(model) = loaded.upgrade() {
+            return Ok(model);
+        }
+        let options = self.options.clone();
+        let directory = folder.directory.clone();
+        let result = tokio::task::spawn_blocking(move || repository::load(&folder, &options)).await;
+        // A panic while loading is a defect, which the panic's hook logs.
+        let failed = |_| RepositoryError::Invalid { path: directory, reason: "loading it failed".to_owned() };
+        let model = Arc::new(self.served(result.map_err(failed)??));
+        tracing::info!(
+            model = model.name,
+            version = model.version,
+            provider = model.provider,
+            seconds = model.load_time.as_secs_f64(),
+            "model ready"
+        );
+        *loaded = Arc::downgrade(&model);
+        Ok(model)
+    }
+
+    /// Forgets where a version was that exists no more.
+    pub fn forget(&self, key: &ModelKey) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn slot(&self, key: ModelKey) -> Slot {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+    }
+
+    /// Gives a loaded model its queue.
+    fn served(&self, loaded: LoadedModel) -> ServedModel {
+        let version = loaded.version.to_string();
+        self.metrics.model_loaded(&loaded.name, &version, loaded.load_time);
+        let observer = Arc::new(QueueObserver {
+            metrics: self.metrics.model(&loaded.name, &version),
+            fixed_batch: loaded.engine.fixed_batch(),
+        });
+        ServedModel {
+            signature: loaded.engine.signature().clone(),
+            provider: loaded.engine.provider().to_string(),
+            name: loaded.name,
+            version: loaded.version,
+            display_name: loaded.display_name,
+            task: loaded.task,
+            file_bytes: loaded.file_bytes,
+            load_time: loaded.load_time,
+            scheduler: Scheduler::start(loaded.engine, self.queue, observer),
+        }
+    }
+}
+
+/// Turns what a queue tells into metrics.
+struct QueueObserver {
+    metrics: ModelMetrics,
+    /// The batch that the model insists on.
+    fixed_batch: Option<usize>,
+}
+
+impl SchedulerObserver for QueueObserver {
+    fn queue_changed(&self, items: usize, bytes: usize, expected_wait: Duration) {
+        self.metrics.queue(items, bytes);
+        self.metrics.expected_wait(expected_wait);
+    }
+
+    fn batch_formed(&self, size: usize) {
+        let padding = self.fixed_batch.map_or(0, |fixed| fixed.saturating_sub(size));
+        self.metrics.batch(size, padding);
+    }
+
+    fn departed(&self, _departure: Departure) {
+        self.metrics.cancelled();
+    }
+
+    fn refused(&self, _refusal: &Refusal) {
+        self.metrics.refused();
+    }
+}
