@@ -9,6 +9,7 @@
 //! - [`service`]: from a parsed request to predictions
 //! - [`endpoint`]: which deployed model answers
 //! - [`repository`]: models on disk, found, understood, loaded
+//! - [`artifact`]: model files, brought here from where they lie
 //! - [`scheduler`]: the queue of a model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
 //! - [`task`]: what a model means: instances to tensors, tensors to predictions
@@ -21,6 +22,7 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod artifact;
 pub mod cli;
 pub mod config;
 pub mod endpoint;
