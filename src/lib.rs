@@ -17,14 +17,15 @@
 //! - [`protocol`]: wire types and their rules
 //! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
 //!
-//! Beside the path: [`server`] (listeners, readiness, drain), [`observe`] (metrics, logs), [`config`] (settings),
-//! [`cli`] (the commands).
+//! Beside the path: [`server`] (listeners, readiness, drain), [`cryptography`] (whose), [`observe`] (metrics,
+//! logs), [`config`] (settings), [`cli`] (the commands).
 #![warn(missing_docs)]
 
 pub mod admin;
 pub mod artifact;
 pub mod cli;
 pub mod config;
+pub mod cryptography;
 pub mod endpoint;
 pub mod engine;
 pub mod grpc;
