@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::artifact::Progress;
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
@@ -27,7 +28,7 @@ use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
 use crate::service::{Service, WorkPool};
-use crate::startup::{ModelKey, Plan, StartupError, load_options};
+use crate::startup::{ModelKey, Plan, StartupError, fetch_repository, load_options};
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]
@@ -125,8 +126,17 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         tokio::spawn(server.serve(router, admin_drain.clone(), metrics.connections("admin")))
     });
 
+    // Held until the end, so that nobody clears the files away.
+    let mut repository = None;
+    let loading = async {
+        let mut settings = settings.clone();
+        let note = |progress: Progress| readiness.set_progress("repository", progress.to_string());
+        repository = fetch_repository(&mut settings, note).await?;
+        readiness.forget("repository");
+        load_models(&settings, &service, &readiness, &metrics).await
+    };
     tokio::select! {
-        loaded = load_models(&settings, &service, &readiness, &metrics) => loaded.inspect_err(|error| {
+        loaded = loading => loaded.inspect_err(|error| {
             readiness.set_failed(error.to_string());
         })?,
         // Told to end while loading: there is nothing to lose.
@@ -140,6 +150,7 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     if let Some(admin) = admin {
         admin.await.map_err(io::Error::other)?;
     }
+    drop(repository);
     match cut {
         0 => tracing::info!("everything that was accepted is answered; goodbye"),
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),

@@ -198,6 +198,7 @@ pub fn raw(address: SocketAddr, request: &[u8]) -> std::io::Result<String> {
 
 /// A client that keeps connections, as Google's do.
 pub fn client() -> reqwest::Client {
+    tessera::cryptography::install();
     reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap()
 }
 
