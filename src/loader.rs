@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::artifact::LocalArtifact;
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
 use crate::observe::{Metrics, ModelMetrics};
@@ -31,11 +32,16 @@ impl Loader {
     }
 
     /// The model of a folder: the one that is already in memory, or else loaded and warmed on a thread of its own. The
-    /// folder's name and version say which model it is, wherever it lies.
+    /// folder's name and version say which model it is, wherever it lies; `files` keep it there, for as long as the model
+    /// is used.
     ///
     /// # Errors
     /// [`RepositoryError`] says which file is at fault and what to do.
-    pub async fn load(&self, folder: ModelFolder) -> Result<Arc<ServedModel>, RepositoryError> {
+    pub async fn load(
+        &self,
+        folder: ModelFolder,
+        files: Option<LocalArtifact>,
+    ) -> Result<Arc<ServedModel>, RepositoryError> {
         let slot = self.slot((folder.name.clone(), folder.version));
         let mut loaded = slot.lock().await;
         if let Some(model) = loaded.upgrade() {
@@ -46,7 +52,7 @@ impl Loader {
         let result = tokio::task::spawn_blocking(move || repository::load(&folder, &options)).await;
         // A panic while loading is a defect, which the panic's hook logs.
         let failed = |_| RepositoryError::Invalid { path: directory, reason: "loading it failed".to_owned() };
-        let model = Arc::new(self.served(result.map_err(failed)??));
+        let model = Arc::new(self.served(result.map_err(failed)??, files));
         tracing::info!(
             model = model.name,
             version = model.version,
@@ -68,7 +74,7 @@ impl Loader {
     }
 
     /// Gives a loaded model its queue.
-    fn served(&self, loaded: LoadedModel) -> ServedModel {
+    fn served(&self, loaded: LoadedModel, files: Option<LocalArtifact>) -> ServedModel {
         let version = loaded.version.to_string();
         self.metrics.model_loaded(&loaded.name, &version, loaded.load_time);
         let observer = Arc::new(QueueObserver {
@@ -84,6 +90,7 @@ impl Loader {
             task: loaded.task,
             file_bytes: loaded.file_bytes,
             load_time: loaded.load_time,
+            files,
             scheduler: Scheduler::start(loaded.engine, self.queue, observer),
         }
     }

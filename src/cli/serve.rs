@@ -14,9 +14,10 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::artifact::Progress;
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
-use crate::grpc::{self, Grpc, GrpcSettings};
+use crate::grpc::{self, Grpc, GrpcSettings, Methods};
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
@@ -27,7 +28,7 @@ use crate::preprocess::EXACT;
 use crate::scheduler::SchedulerSettings;
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
 use crate::service::{Service, WorkPool};
-use crate::startup::{Plan, StartupError, load_options};
+use crate::startup::{Plan, StartupError, artifacts, fetch_repository, load_options};
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]
@@ -110,12 +111,17 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
     let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
-    let management = Management::new(management_settings(&settings), service.clone(), loader.clone(), metrics.clone());
-    let grpc = match settings.grpc.port {
-        Some(_) => grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?,
-        None => Router::new(),
-    };
-    let router = api_router(&settings, service, management.clone(), &operations, grpc.clone())?;
+    let management = Management::new(
+        management_settings(&settings, api_server.local_addr().port()),
+        service.clone(),
+        loader.clone(),
+        Arc::new(artifacts(&settings)),
+        metrics.clone(),
+    );
+    let face = grpc_face(&settings, service.clone(), management.clone(), metrics.clone());
+    let (grpc, methods) = grpc::router(face, &drain).await?;
+    let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
+    let router = api_router(&settings, service, management.clone(), &operations, methods, grpc.clone())?;
     tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
     let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
     let grpc = grpc_server.map(|server| {
@@ -131,8 +137,17 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         tokio::spawn(server.serve(router, admin_drain.clone(), metrics.connections("admin")))
     });
 
+    // Held until the end, so that nobody clears the files away.
+    let mut repository = None;
+    let loading = async {
+        let mut settings = settings.clone();
+        let note = |progress: Progress| readiness.set_progress("repository", progress.to_string());
+        repository = fetch_repository(&mut settings, note).await.map_err(StartupError::from)?;
+        readiness.forget("repository");
+        load_models(&settings, &management, &loader, &readiness, &metrics).await
+    };
     tokio::select! {
-        loaded = load_models(&settings, &management, &loader, &readiness, &metrics) => loaded.inspect_err(|error| {
+        loaded = loading => loaded.inspect_err(|error| {
             readiness.set_failed(error.to_string());
         })?,
         // Told to end while loading: there is nothing to lose.
@@ -146,6 +161,7 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     if let Some(admin) = admin {
         admin.await.map_err(io::Error::other)?;
     }
+    drop(repository);
     match cut {
         0 => tracing::info!("everything that was accepted is answered; goodbye"),
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
@@ -162,10 +178,11 @@ fn queue_settings(settings: &Settings) -> SchedulerSettings {
     }
 }
 
-fn management_settings(settings: &Settings) -> ManagementSettings {
+fn management_settings(settings: &Settings, http_port: u16) -> ManagementSettings {
     ManagementSettings {
         directory: settings.state.directory.clone(),
         fail_on_error: settings.repository.on_error == OnError::Fail,
+        http_port,
         dedicated_dns: None,
     }
 }
@@ -182,13 +199,18 @@ fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Res
     Ok(Server::bind(address, option, limits)?)
 }
 
-fn grpc_face(settings: &Settings, service: Arc<Service>, metrics: Arc<Metrics>) -> Arc<Grpc> {
+fn grpc_face(
+    settings: &Settings,
+    service: Arc<Service>,
+    management: Arc<Management>,
+    metrics: Arc<Metrics>,
+) -> Arc<Grpc> {
     let settings = GrpcSettings {
         message_limit: settings.limits.body,
         instances: settings.limits.instances,
         request_timeout: settings.server.request_timeout,
     };
-    Arc::new(Grpc { service, metrics, settings })
+    Arc::new(Grpc { service, management, metrics, settings })
 }
 
 /// All routes of the API's port, in their middleware; those of gRPC are told apart by their paths.
@@ -197,12 +219,14 @@ fn api_router(
     service: Arc<Service>,
     management: Arc<Management>,
     operations: &Operations,
+    methods: Arc<Methods>,
     grpc: Router,
 ) -> Result<Router, ServeError> {
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
         management,
+        methods,
         metrics: metrics.clone(),
         settings: ApiSettings {
             body_limit: settings.limits.body,
@@ -264,7 +288,7 @@ async fn load_models(
         readiness.set_progress(&folder.name, "loading");
         let loader = loader.clone();
         loading.spawn(async move {
-            let loaded = loader.load(folder.clone()).await;
+            let loaded = loader.load(folder.clone(), None).await;
             (folder, loaded)
         });
     }

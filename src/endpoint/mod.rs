@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::artifact::LocalArtifact;
 use crate::engine::Signature;
 use crate::observe::DeployedModelMetrics;
 use crate::protocol::generated::google::cloud::aiplatform::v1::ExplanationSpec;
@@ -39,6 +40,8 @@ pub struct ServedModel {
     pub file_bytes: u64,
     /// How long it took to become ready.
     pub load_time: Duration,
+    /// What keeps its files on this machine, where they were brought here.
+    pub files: Option<LocalArtifact>,
     /// Its queue.
     pub scheduler: Scheduler,
 }

@@ -16,23 +16,35 @@ use tonic::server::NamedService;
 use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::management::{Management, Version};
 use crate::observe::Metrics;
 use crate::protocol::generated;
+use crate::protocol::generated::google::cloud::aiplatform::v1::endpoint_service_server::EndpointServiceServer;
+use crate::protocol::generated::google::cloud::aiplatform::v1::model_service_server::ModelServiceServer;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
+use crate::protocol::generated::google::longrunning::operations_server::OperationsServer;
 use crate::server::Drain;
 use crate::service::Service;
 
+mod ask;
 mod call;
 mod health;
+mod management;
+mod methods;
 mod prediction;
 mod status;
-mod value;
+mod streams;
 
 pub use call::is_grpc;
+use management::Managed;
+pub use methods::Methods;
 use prediction::Predictions;
+use streams::Streams;
 
-/// The service under its other version, whose messages are the same.
+/// The services under their other version, whose messages are the same.
 const V1BETA1: &str = "google.cloud.aiplatform.v1beta1.PredictionService";
+const V1BETA1_MODELS: &str = "google.cloud.aiplatform.v1beta1.ModelService";
+const V1BETA1_ENDPOINTS: &str = "google.cloud.aiplatform.v1beta1.EndpointService";
 
 /// The path of the health service's probe.
 pub const PROBE: &str = "/grpc.health.v1.Health/Check";
@@ -52,6 +64,8 @@ pub struct GrpcSettings {
 pub struct Grpc {
     /// Predicts.
     pub service: Arc<Service>,
+    /// Makes and changes endpoints and models.
+    pub management: Arc<Management>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Limits.
@@ -63,15 +77,26 @@ pub struct Grpc {
 #[error("gRPC reflection could not be set up: {0}")]
 pub struct ReflectionError(#[from] tonic_reflection::server::Error);
 
-/// The routes of all gRPC services, without a fallback. Health follows `drain` and the readiness that it turns.
+/// The routes of all gRPC services, without a fallback, and the methods among them that can be called by their names.
+/// Health follows `drain` and the readiness that it turns.
 ///
 /// # Errors
 /// [`ReflectionError`].
-pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<Router, ReflectionError> {
+pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Methods>), ReflectionError> {
     let limit = grpc.settings.message_limit;
-    let predictions = PredictionServiceServer::new(Predictions::new(grpc.clone())).max_decoding_message_size(limit);
-    let names = [name_of(&predictions), V1BETA1];
-    let health = health::start(drain.clone(), names).await.max_decoding_message_size(limit);
+    let predictions = |methods| {
+        let streams = Streams::new(drain.clone(), methods);
+        PredictionServiceServer::new(Predictions::new(grpc.clone(), streams)).max_decoding_message_size(limit)
+    };
+    let inner = predictions(None);
+    let health = health::start(drain.clone(), [name_of(&inner), V1BETA1]).await.max_decoding_message_size(limit);
+    let callable = |predictions: PredictionServiceServer<Predictions>| {
+        Router::new()
+            .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
+            .route_service(&path_of(name_of(&predictions)), predictions)
+            .route_service(&path_of(name_of(&health)), health.clone())
+    };
+    let methods = Arc::new(Methods::new(callable(inner), limit));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
@@ -80,14 +105,29 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<Router, Reflection
     let reflection = descriptors().build_v1()?.max_decoding_message_size(limit);
     let reflection_alpha = descriptors().build_v1alpha()?.max_decoding_message_size(limit);
     let metrics = grpc.metrics.clone();
-    Ok(Router::new()
-        .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
-        .route_service(&path_of(name_of(&predictions)), predictions)
-        .route_service(&path_of(name_of(&health)), health)
+    let router = callable(predictions(Some(methods.clone())))
+        .merge(managed(&grpc))
         .route_service(&path_of(name_of(&reflection)), reflection)
         .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
         .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))
-        .layer(from_fn_with_state(grpc, call::accept)))
+        .layer(from_fn_with_state(grpc.clone(), call::accept));
+    Ok((router, methods))
+}
+
+/// The services that make and change endpoints and models, and operations.
+fn managed(grpc: &Grpc) -> Router {
+    let limit = grpc.settings.message_limit;
+    let of = |version| Managed { management: grpc.management.clone(), version };
+    let models = |version| ModelServiceServer::new(of(version)).max_decoding_message_size(limit);
+    let endpoints = |version| EndpointServiceServer::new(of(version)).max_decoding_message_size(limit);
+    let operations = OperationsServer::new(of(Version::V1)).max_decoding_message_size(limit);
+    let (v1_models, v1_endpoints) = (models(Version::V1), endpoints(Version::V1));
+    Router::new()
+        .route_service(&path_of(V1BETA1_MODELS), MapRequest::new(models(Version::V1Beta1), as_v1))
+        .route_service(&path_of(V1BETA1_ENDPOINTS), MapRequest::new(endpoints(Version::V1Beta1), as_v1))
+        .route_service(&path_of(name_of(&v1_models)), v1_models)
+        .route_service(&path_of(name_of(&v1_endpoints)), v1_endpoints)
+        .route_service(&path_of(name_of(&operations)), operations)
 }
 
 /// The answer for a service or a method that doesn't exist.

@@ -1,25 +1,10 @@
-//! From an artifact's URI to a model's folder.
+//! From an artifact's files to the folder of a model's version.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::artifact::ArtifactError;
 use crate::protocol::status::{Code, Status};
 use crate::repository::{ModelFolder, RepositoryError, find_models};
-
-/// The local folder of an artifact.
-pub async fn fetch(uri: &str) -> Result<PathBuf, Status> {
-    let path = match uri.strip_prefix("file://") {
-        Some(path) => path,
-        None if uri.contains("://") => {
-            let message = format!("the artifact {uri} can't be fetched: only local folders and file:// can");
-            return Err(Status::new(Code::FailedPrecondition, message));
-        }
-        None => uri,
-    };
-    match Path::new(path) {
-        path if path.is_absolute() && path.is_dir() => Ok(path.to_owned()),
-        _ => Err(Status::new(Code::NotFound, format!("there is no folder {uri} (it must be an absolute path)"))),
-    }
-}
 
 /// The folder as that of a model's version. It may hold the model itself, or, as a repository would, one folder with it.
 pub fn folder(uri: &str, directory: &Path, model: &str, version: u64) -> Result<ModelFolder, Status> {
@@ -38,5 +23,17 @@ pub fn folder(uri: &str, directory: &Path, model: &str, version: u64) -> Result<
             let message = format!("{uri} holds several models; artifactUri must name the folder of one");
             Err(Status::new(Code::FailedPrecondition, message))
         }
+    }
+}
+
+impl From<ArtifactError> for Status {
+    /// Why an artifact can't be had.
+    fn from(error: ArtifactError) -> Self {
+        match &error {
+            ArtifactError::Uri { .. } => Self::new(Code::InvalidArgument, error.to_string()),
+            ArtifactError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
+            ArtifactError::Folder { .. } => Self::new(Code::FailedPrecondition, error.to_string()),
+        }
+        .because("ARTIFACT_NOT_AVAILABLE")
     }
 }

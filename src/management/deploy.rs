@@ -99,9 +99,9 @@ impl Management {
         };
         tell(DeploymentStage::PreparingModel);
         let work = async {
-            let (folder, uri) = source.fetch().await?;
+            let files = source.fetch(&self.artifacts).await?;
             tell(DeploymentStage::StartingModelServer);
-            Source::start(&self.loader, folder, uri).await
+            files.load(&self.loader).await
         };
         let model = tokio::select! {
             loaded = work => loaded?,

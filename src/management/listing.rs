@@ -194,7 +194,7 @@ mod tests {
 
     fn things() -> Vec<Thing> {
         let thing = |id: u8| {
-            let name = if id % 2 == 0 { "even" } else { "odd" };
+            let name = if id.is_multiple_of(2) { "even" } else { "odd" };
             Thing(format!("{id:02}"), name.to_owned(), Timestamp { seconds: 100 - i64::from(id), nanos: 0 })
         };
         (1..=9).map(thing).collect()

@@ -19,6 +19,7 @@ use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::artifact::Artifacts;
 use crate::endpoint::{Catalog, ServedModel};
 use crate::loader::{Loader, ModelKey};
 use crate::observe::Metrics;
@@ -60,6 +61,8 @@ pub struct ManagementSettings {
     pub directory: Option<PathBuf>,
     /// Whether a deployed model that can't be loaded again keeps the server from starting.
     pub fail_on_error: bool,
+    /// The port of the API's plain HTTP.
+    pub http_port: u16,
     /// `host:port` of the listener with TLS, which dedicated endpoints are reached by.
     pub dedicated_dns: Option<String>,
 }
@@ -105,6 +108,7 @@ pub struct Management {
     settings: ManagementSettings,
     service: Arc<Service>,
     loader: Arc<Loader>,
+    artifacts: Arc<Artifacts>,
     metrics: Arc<Metrics>,
     state: ArcSwapOption<State>,
     operations: Operations,
@@ -120,10 +124,12 @@ impl Management {
         settings: ManagementSettings,
         service: Arc<Service>,
         loader: Arc<Loader>,
+        artifacts: Arc<Artifacts>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let (state, operations) = (ArcSwapOption::empty(), Operations::default());
-        Arc::new(Self { settings, service, loader, metrics, state, operations, writer: Mutex::default() })
+        let writer = Mutex::default();
+        Arc::new(Self { settings, service, loader, artifacts, metrics, state, operations, writer })
     }
 
     /// Begins with what the configuration declares, takes up what was made before, and publishes all of it.
@@ -152,6 +158,11 @@ impl Management {
         self.service.publish(catalog);
         self.state.store(Some(Arc::new(state)));
         Ok(self.service.catalog().unwrap_or_default())
+    }
+
+    /// Where whoever reached this server by a host can reach its plain HTTP.
+    pub fn base_url(&self, host: &str) -> String {
+        format!("http://{host}:{}", self.settings.http_port)
     }
 
     fn state(&self) -> Result<Arc<State>, Status> {

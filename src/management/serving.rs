@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use crate::artifact::{Artifacts, LocalArtifact};
 use crate::endpoint::{self, Catalog, Identity, ServedModel};
 use crate::loader::Loader;
 use crate::protocol::generated::google::cloud::aiplatform::v1::deployed_model::Status as Health;
@@ -56,21 +57,32 @@ impl Source {
         }
     }
 
-    /// Fetches the files, unless they are here. With the URI by which clients know them.
-    pub async fn fetch(self) -> Result<(ModelFolder, Option<String>), Status> {
+    /// Fetches the files, unless they are here.
+    pub async fn fetch(self, artifacts: &Artifacts) -> Result<Files, Status> {
         match self {
-            Self::Folder(folder) => Ok((folder, None)),
+            Self::Folder(folder) => Ok(Files { folder, artifact: None }),
             Self::Artifact { uri, model, version } => {
-                let directory = artifact::fetch(&uri).await?;
-                Ok((artifact::folder(&uri, &directory, &model, version)?, Some(uri)))
+                let local = artifacts.fetch(&uri, |_| {}).await?;
+                let folder = artifact::folder(&uri, &local.directory, &model, version)?;
+                Ok(Files { folder, artifact: Some((uri, local)) })
             }
         }
     }
+}
 
-    /// Loads the model of a folder that was fetched.
-    pub async fn start(loader: &Loader, folder: ModelFolder, uri: Option<String>) -> Result<Arc<ServedModel>, Status> {
-        let directory = folder.directory.to_string_lossy().into_owned();
-        loader.load(folder).await.map_err(|error| {
+/// A version's files on this machine.
+pub struct Files {
+    folder: ModelFolder,
+    /// The URI by which clients know them, and what keeps them here.
+    artifact: Option<(String, LocalArtifact)>,
+}
+
+impl Files {
+    /// Loads their model.
+    pub async fn load(self, loader: &Loader) -> Result<Arc<ServedModel>, Status> {
+        let (uri, local) = self.artifact.unzip();
+        let directory = self.folder.directory.to_string_lossy().into_owned();
+        loader.load(self.folder, local).await.map_err(|error| {
             let mut status = Status::from(error);
             // The client knows the artifact by its URI, and has no business with where it lies here.
             status.message = status.message.replace(&directory, uri.as_deref().unwrap_or("the model's folder"));
@@ -181,12 +193,9 @@ impl Management {
             for deployed in &endpoint.deployed_models {
                 let place = (id.clone(), deployed.id.clone());
                 let source = Source::of(state, id_of(&deployed.model), &deployed.model_version_id);
-                let loader = self.loader.clone();
+                let (loader, artifacts) = (self.loader.clone(), self.artifacts.clone());
                 loading.spawn(async move {
-                    let load = async {
-                        let (folder, uri) = source?.fetch().await?;
-                        Source::start(&loader, folder, uri).await
-                    };
+                    let load = async { source?.fetch(&artifacts).await?.load(&loader).await };
                     (place, load.await)
                 });
             }
