@@ -18,7 +18,9 @@ use crate::protocol::vertex::Surface;
 use crate::service::{Service, ServiceError, Target};
 
 mod describe;
+mod exchange;
 pub mod middleware;
+mod models;
 pub mod operations;
 mod predict;
 mod respond;
@@ -62,7 +64,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         router = router.route(&path, any(resource));
     }
-    router.with_state(api)
+    router.merge(models::router()).with_state(api)
 }
 
 /// The answer for a path that doesn't exist.
@@ -82,6 +84,8 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
     let default = catalog.default_endpoint().ok().map(|endpoint| endpoint.id.clone());
     let body = json!({
         "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
+        // By which KServe's clients know that a server lives.
+        "status": "alive",
         "defaultEndpoint": default,
         "endpoints": endpoints,
     });

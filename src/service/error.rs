@@ -12,7 +12,7 @@ use crate::endpoint::LookupError;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::vertex::RequestError;
 use crate::scheduler::{Refusal, ScheduleError};
-use crate::task::{InputError, OutputError};
+use crate::task::{InputError, OutputError, ViewError};
 
 /// Why there is no prediction.
 #[derive(Debug, Error)]
@@ -37,6 +37,12 @@ pub enum ServiceError {
         /// What is wrong with it.
         error: InputError,
     },
+    /// The inputs can't be used, which are columns.
+    #[error("inputs: {0}")]
+    Inputs(InputError),
+    /// The model's outputs have not the shape that was asked for.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The queue didn't let the request in.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -71,10 +77,12 @@ impl ServiceError {
             Self::Loading => "MODELS_LOADING",
             Self::Lookup(LookupError::NoTraffic(_)) => "NO_TRAFFIC",
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
+            Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
             Self::Request(_) => "INVALID_REQUEST",
             Self::Parameters(_) => "INVALID_PARAMETERS",
-            Self::Instance { .. } => "INVALID_INSTANCE",
+            Self::Instance { .. } | Self::Inputs(_) => "INVALID_INSTANCE",
+            Self::View(_) => "WRONG_METHOD",
             Self::Refused(Refusal::TooLarge { .. }) => "REQUEST_TOO_LARGE",
             Self::Refused(Refusal::DeadlinePassed)
             | Self::DeadlineExceeded
@@ -84,6 +92,19 @@ impl ServiceError {
             Self::Model { .. } | Self::Output { .. } => "MODEL_FAILED",
             Self::Panicked(_) => "INTERNAL_ERROR",
         }
+    }
+
+    /// The error as a client sees it who sent columns, `named` or that of the only input: `instances[2].x[1]` is
+    /// `inputs.x[2][1]`.
+    pub fn in_columns(self, named: bool) -> Self {
+        let Self::Instance { index, error: InputError { path, message } } = self else { return self };
+        let place = match (named, path.as_str()) {
+            (true, path) => path.find(['[', '.']).unwrap_or(path.len()),
+            (false, _) => 0,
+        };
+        let (name, rest) = path.split_at(place);
+        let point = if rest.is_empty() || rest.starts_with(['[', '.']) { "" } else { "." };
+        Self::Inputs(InputError { path: format!("{name}[{index}]{point}{rest}"), message })
     }
 
     /// Logs what only the operator is told. Once for each request that failed.
@@ -111,6 +132,8 @@ impl From<&ServiceError> for Status {
             },
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
+            ServiceError::Inputs(input) => bad_input("inputs", input),
+            ServiceError::View(_) => Status::new(Code::InvalidArgument, error.to_string()),
             ServiceError::Refused(refusal) => refused(refusal),
             ServiceError::DeadlineExceeded | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
                 Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
@@ -165,6 +188,21 @@ mod tests {
         assert_eq!(status.field.as_deref(), Some("instances[3].b64"));
         assert_eq!(status.message, "instances[3].b64 is not base64");
         assert_eq!(status.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_bad_column_is_named_as_it_was_sent() {
+        for (named, path, field) in [
+            (false, "", "inputs[2]"),
+            (false, "[1]", "inputs[2][1]"),
+            (false, "b64", "inputs[2].b64"),
+            (true, "x", "inputs.x[2]"),
+            (true, "x[1][0]", "inputs.x[2][1][0]"),
+            (true, "x.b64", "inputs.x[2].b64"),
+        ] {
+            let error = ServiceError::Instance { index: 2, error: InputError::new(path, "is wrong") };
+            assert_eq!(Status::from(&error.in_columns(named)).field.as_deref(), Some(field), "{path}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Catalog, DeployedModel, Endpoint};
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
 use crate::protocol::vertex::PredictRequest;
 use crate::scheduler::{Completed, Pending};
 use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
@@ -44,6 +44,13 @@ pub enum Target<'a> {
         endpoint: &'a str,
         /// The model's id under it.
         id: &'a str,
+    },
+    /// A model by name, as protocols without endpoints have it.
+    Model {
+        /// What [`Catalog::model`] finds.
+        name: &'a str,
+        /// Which version of it.
+        version: Version<'a>,
     },
 }
 
@@ -119,6 +126,10 @@ impl Service {
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
             Target::Endpoint(id) | Target::DeployedModel { endpoint: id, .. } => catalog.endpoint(id)?,
+            Target::Model { name, version } => {
+                let (endpoint, deployed) = catalog.model(name)?.choose(version)?;
+                return Ok(Chosen { endpoint, deployed });
+            }
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,

@@ -14,9 +14,11 @@ use crate::engine::Item;
 pub mod base64;
 pub mod image_classification;
 pub mod tensors;
+mod views;
 
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
+pub use views::{ClassesView, ColumnsView, NumberView, RowView, ViewError};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]

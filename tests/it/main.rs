@@ -6,5 +6,6 @@ mod container;
 mod errors;
 mod grpc;
 mod harness;
+mod models;
 mod predict;
 mod tensors;
