@@ -9,6 +9,7 @@
 //! - [`service`]: from a parsed request to predictions
 //! - [`endpoint`]: which deployed model answers
 //! - [`repository`]: models on disk, found, understood, loaded
+//! - [`artifact`]: model files, brought here from where they lie
 //! - [`scheduler`]: the queue of a model: admission, deadlines, batches
 //! - [`engine`]: runs a batch of tensors through a model
 //! - [`task`]: what a model means: instances to tensors, tensors to predictions
@@ -16,13 +17,15 @@
 //! - [`protocol`]: wire types and their rules
 //! - [`tensor`]: typed arrays, the common language of tasks, scheduler and engine
 //!
-//! Beside the path: [`server`] (listeners, readiness, drain), [`observe`] (metrics, logs), [`config`] (settings),
-//! [`cli`] (the commands).
+//! Beside the path: [`server`] (listeners, readiness, drain), [`cryptography`] (whose), [`observe`] (metrics,
+//! logs), [`config`] (settings), [`cli`] (the commands).
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod artifact;
 pub mod cli;
 pub mod config;
+pub mod cryptography;
 pub mod endpoint;
 pub mod engine;
 pub mod grpc;

@@ -1,10 +1,12 @@
 //! From settings to endpoints: which models are loaded, and under which names they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::artifact::{ArtifactError, ArtifactSettings, ArtifactUri, Artifacts, LocalArtifact, Progress, is_uri};
 use crate::config::{self, Settings};
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, ServedModel, derived_id};
 use crate::engine::onnx::OnnxOptions;
@@ -18,6 +20,9 @@ pub enum StartupError {
     /// The repository can't be used.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    /// The repository can't be brought here.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// A declared model isn't there.
     #[error("[[endpoint]] {endpoint:?}: there is no model {model:?}{version} in the repository; there are: {known}")]
     UnknownModel {
@@ -224,6 +229,33 @@ fn check_default(settings: &Settings, endpoints: &[PlannedEndpoint]) -> Result<(
         id: settings.default_endpoint.clone(),
         known: endpoints.iter().map(|endpoint| endpoint.id.as_str()).collect::<Vec<_>>().join(", "),
     })
+}
+
+/// What brings artifacts here, by the settings.
+pub fn artifacts(settings: &Settings) -> Artifacts {
+    let entry = |(uri, folder): (&String, &String)| match ArtifactUri::parse(uri) {
+        Ok(ArtifactUri::Objects(uri)) => Some((uri, PathBuf::from(folder))),
+        // Refused when the settings were read.
+        _ => None,
+    };
+    Artifacts::new(ArtifactSettings { map: settings.artifacts.map.iter().filter_map(entry).collect() })
+}
+
+/// Makes a `repository.directory` that is a URI a folder of this machine. Of a folder nothing is asked.
+///
+/// # Errors
+/// When there is nothing to be had at the URI.
+pub async fn fetch_repository(
+    settings: &mut Settings,
+    progress: impl Fn(Progress) + Send + Sync,
+) -> Result<Option<LocalArtifact>, ArtifactError> {
+    let uri = settings.repository.directory.to_string_lossy().into_owned();
+    if !is_uri(&uri) {
+        return Ok(None);
+    }
+    let local = artifacts(settings).fetch(&uri, progress).await?;
+    settings.repository.directory.clone_from(&local.directory);
+    Ok(Some(local))
 }
 
 /// What the settings mean for loading.

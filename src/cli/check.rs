@@ -13,7 +13,7 @@ use crate::startup::Plan;
 /// parts, the models are checked all the same, by the built-in settings.
 pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Result<(), Failure> {
     let mut problems = Vec::new();
-    let settings = match config::load(&sources) {
+    let mut settings = match config::load(&sources) {
         Ok(settings) => settings,
         Err(error) => {
             problems.push(error.to_string());
@@ -32,8 +32,9 @@ pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Resu
             settings.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |file| file.display().to_string());
         writeln!(out, "configuration  ok  ({origin})")?;
     }
-    match Plan::new(&settings) {
-        Err(error) => problems.push(error.to_string()),
+    let fetched = local::fetch_repository(&mut settings);
+    match fetched.and_then(|()| Plan::new(&settings).map_err(Failure::new)) {
+        Err(Failure(error)) => problems.push(error),
         Ok(plan) => {
             problems.extend(plan.problems.iter().map(ToString::to_string));
             check_models(&plan, &settings, out, &mut problems)?;

@@ -7,10 +7,18 @@ use serde_json::json;
 
 use super::Failure;
 use super::args::ImageSource;
+use crate::artifact::Progress;
 use crate::config::Settings;
 use crate::repository::{self, LoadOptions, LoadedModel, ModelFolder, find_models};
-use crate::startup::load_options;
+use crate::startup::{self, load_options};
 use crate::task::tensors::Tensors;
+
+/// Brings a repository that is named by a URI to this machine, and tells standard error how far that is.
+pub fn fetch_repository(settings: &mut Settings) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let progress = |progress: Progress| eprintln!("{progress}");
+    runtime.block_on(startup::fetch_repository(settings, progress)).map(drop).map_err(Failure::new)
+}
 
 /// The folder of the model of this name, in its highest version; without a name that of the default endpoint, or the
 /// only one there is.

@@ -79,7 +79,9 @@ fn fail(text: impl Display) -> u8 {
 }
 
 fn with_settings(sources: Sources, command: impl FnOnce(&Settings) -> Result<(), Failure>) -> Result<(), Failure> {
-    command(&config::load(&sources).map_err(Failure::new)?)
+    let mut settings = config::load(&sources).map_err(Failure::new)?;
+    local::fetch_repository(&mut settings)?;
+    command(&settings)
 }
 
 fn serve(sources: Sources) -> u8 {

@@ -14,10 +14,11 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::artifact::Progress;
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
-use crate::grpc::{self, Grpc, GrpcSettings};
+use crate::grpc::{self, Grpc, GrpcSettings, Methods};
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
@@ -27,7 +28,7 @@ use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
 use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
 use crate::service::{Service, WorkPool};
-use crate::startup::{ModelKey, Plan, StartupError, load_options};
+use crate::startup::{ModelKey, Plan, StartupError, fetch_repository, load_options};
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]
@@ -107,11 +108,9 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
-    let grpc = match settings.grpc.port {
-        Some(_) => grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?,
-        None => Router::new(),
-    };
-    let router = api_router(&settings, service.clone(), &operations, grpc.clone())?;
+    let (grpc, methods) = grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?;
+    let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
+    let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone())?;
     tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
     let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
     let grpc = grpc_server.map(|server| {
@@ -127,8 +126,17 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         tokio::spawn(server.serve(router, admin_drain.clone(), metrics.connections("admin")))
     });
 
+    // Held until the end, so that nobody clears the files away.
+    let mut repository = None;
+    let loading = async {
+        let mut settings = settings.clone();
+        let note = |progress: Progress| readiness.set_progress("repository", progress.to_string());
+        repository = fetch_repository(&mut settings, note).await?;
+        readiness.forget("repository");
+        load_models(&settings, &service, &readiness, &metrics).await
+    };
     tokio::select! {
-        loaded = load_models(&settings, &service, &readiness, &metrics) => loaded.inspect_err(|error| {
+        loaded = loading => loaded.inspect_err(|error| {
             readiness.set_failed(error.to_string());
         })?,
         // Told to end while loading: there is nothing to lose.
@@ -142,6 +150,7 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     if let Some(admin) = admin {
         admin.await.map_err(io::Error::other)?;
     }
+    drop(repository);
     match cut {
         0 => tracing::info!("everything that was accepted is answered; goodbye"),
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
@@ -175,11 +184,13 @@ fn api_router(
     settings: &Settings,
     service: Arc<Service>,
     operations: &Operations,
+    methods: Arc<Methods>,
     grpc: Router,
 ) -> Result<Router, ServeError> {
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
+        methods,
         metrics: metrics.clone(),
         settings: ApiSettings {
             body_limit: settings.limits.body,

@@ -4,7 +4,9 @@
 //! `AIP_STORAGE_DIR` are not in that table; Google's own serving containers read them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::artifact::ArtifactUri;
 
 use super::environment::{Environment, raw};
 use super::error::{Origin, Problem, ProblemKind};
@@ -17,7 +19,7 @@ pub struct Container {
     pub health_route: Option<String>,
     /// A path that answers as `/predict` does, beginning with '/'.
     pub predict_route: Option<String>,
-    /// The directory of `AIP_STORAGE_DIR` or `AIP_STORAGE_URI`, if it is the one that is served:
+    /// The directory of `AIP_STORAGE_DIR`, or the directory or URI of `AIP_STORAGE_URI`, if it is the one that is served:
     /// `repository.directory` is then the same. It may hold the files of a single model, without a name.
     pub storage: Option<PathBuf>,
     /// Where gRPC is expected: `grpc.port` where that is "auto".
@@ -104,45 +106,16 @@ fn storage(environment: &Environment) -> Option<(&'static str, Result<PathBuf, P
         return Some(("AIP_STORAGE_DIR", Ok(PathBuf::from(directory))));
     }
     let uri = environment.get("AIP_STORAGE_URI")?;
-    let problem =
-        |kind| Problem { origin: Origin::Environment("AIP_STORAGE_URI".to_owned()), key: String::new(), kind };
-    let invalid = || {
-        let expected = "an absolute path or file:// URI of a directory on this machine";
-        invalid("AIP_STORAGE_URI", expected, "file:///models", uri)
-    };
-    let directory = if uri.starts_with("gs://") {
-        Err(problem(ProblemKind::StorageNotBuilt(uri.to_owned())))
-    } else if Path::new(uri).is_absolute() {
-        Ok(PathBuf::from(uri))
-    } else {
-        file_uri(uri).ok_or_else(invalid)
+    let directory = match ArtifactUri::parse(uri) {
+        Ok(ArtifactUri::Folder(folder)) => Ok(folder),
+        // Fetched when the models are loaded.
+        Ok(ArtifactUri::Objects(objects)) => Ok(PathBuf::from(objects.to_string())),
+        Err(_) => {
+            let expected = "gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, an absolute path or a file:// URI";
+            Err(invalid("AIP_STORAGE_URI", expected, "gs://my-bucket/models/vit", uri))
+        }
     };
     Some(("AIP_STORAGE_URI", directory))
-}
-
-/// The path of `file:///path` or `file://localhost/path` (RFC 8089), percent-decoded.
-fn file_uri(uri: &str) -> Option<PathBuf> {
-    let rest = uri.strip_prefix("file://")?;
-    let path = rest.strip_prefix("localhost").unwrap_or(rest);
-    if !path.starts_with('/') {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, tail) = rest.split_at_checked(2)?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = tail;
-    }
-    String::from_utf8(bytes).ok().map(PathBuf::from)
 }
 
 fn invalid(variable: &str, expected: &str, example: &str, found: &str) -> Problem {
@@ -154,26 +127,5 @@ fn invalid(variable: &str, expected: &str, example: &str, found: &str) -> Proble
             example: example.to_owned(),
             found: format!("{found:?}"),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn file_uris() {
-        for (uri, path) in [
-            ("file:///models", Some("/models")),
-            ("file://localhost/models/a", Some("/models/a")),
-            ("file:///my%20models/%C3%A4", Some("/my models/ä")),
-            ("file://elsewhere/models", None),
-            ("file:models", None),
-            ("file:///a%2", None),
-            ("file:///a%+1", None),
-            ("s3://bucket", None),
-        ] {
-            assert_eq!(file_uri(uri), path.map(PathBuf::from), "{uri}");
-        }
     }
 }

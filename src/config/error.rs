@@ -74,12 +74,6 @@ pub enum ProblemKind {
     /// A value that is right by itself and wrong beside the others.
     #[error("{0}")]
     Inconsistent(String),
-    /// A kind of storage that exists, and that this version can't read. Holds the URI.
-    #[error(
-        "reading models from an object store is not built yet ({0}). Put the files into a local directory (a mounted \
-         bucket, an init container, or the image itself) and name it in AIP_STORAGE_DIR or --models"
-    )]
-    StorageNotBuilt(String),
 }
 
 fn suggestion(nearest: Option<&str>) -> String {

@@ -125,7 +125,8 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// The names of a tree: its tables are sections, everything else are keys.
+    /// The names of a tree: its tables are sections, everything else are keys. So is an empty table: what stands in it,
+    /// users name.
     pub(super) fn of(tree: &Table) -> Self {
         let mut schema = Self { keys: Vec::new(), sections: Vec::new() };
         schema.collect(tree, "");
@@ -135,7 +136,9 @@ impl Schema {
     fn collect(&mut self, tree: &Table, prefix: &str) {
         for (name, node) in tree {
             let path = join(prefix, name);
-            if let Value::Table(inner) = &node.value {
+            if let Value::Table(inner) = &node.value
+                && !inner.is_empty()
+            {
                 self.collect(inner, &path);
                 self.sections.push(path);
             } else {
@@ -150,7 +153,11 @@ impl Schema {
     }
 
     pub(super) fn knows(&self, path: &str) -> bool {
-        self.keys.iter().chain(&self.sections).any(|known| known == path)
+        self.is_key(path) || self.sections.iter().any(|known| known == path)
+    }
+
+    fn is_key(&self, path: &str) -> bool {
+        self.keys.iter().any(|known| known == path)
     }
 
     /// The problem of a name that isn't known, with the nearest that is, written as at `origin`.
@@ -197,10 +204,12 @@ pub(super) fn overlay(base: &mut Table, over: Table, prefix: &str, schema: &Sche
             problems.push(schema.unknown(path, node.origin, is_section));
             continue;
         };
-        let Value::Table(inner) = &mut below.value else {
+        if schema.is_key(&path) {
             *below = node;
             continue;
-        };
+        }
+        // What isn't a key is a section, and so a table.
+        let Value::Table(inner) = &mut below.value else { continue };
         match node.value.interpreted(&node.origin).into_owned() {
             Value::Table(table) => overlay(inner, table, &path, schema, problems),
             other => problems.push(Problem {

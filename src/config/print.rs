@@ -40,6 +40,13 @@ pub(super) fn to_toml(settings: &Settings) -> String {
     let Ok(mut document) = plain.parse::<DocumentMut>() else {
         return plain;
     };
+    if let Some(artifacts) = document.get_mut("artifacts").and_then(Item::as_table_mut)
+        && let Some(mut map) = artifacts.remove("map")
+    {
+        // On one line, as all values are, so that its origin can stand behind it.
+        map.make_value();
+        artifacts.insert("map", map);
+    }
     for (key, origin) in &settings.origins {
         comment(&mut document, key, origin);
     }

@@ -1,6 +1,7 @@
 //! Values of a tree by type and range. What doesn't fit becomes a problem and reading goes on, so that one look
 //! finds everything that is wrong.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,6 +149,19 @@ pub(super) fn texts(value: &Value) -> Parsed<Vec<String>> {
         _ => Err(list()),
     });
     strings.collect()
+}
+
+/// A table of strings, by names that users give.
+pub(super) fn text_by_name(value: &Value) -> Parsed<BTreeMap<String, String>> {
+    let table = || Expected("a table of strings".to_owned(), "{ \"name\" = \"text\" }".to_owned());
+    let Value::Table(entries) = interpreted(value) else {
+        return Err(table());
+    };
+    let entries = entries.into_iter().map(|(name, node)| match node.value {
+        Value::String(text) => Ok((name, text)),
+        _ => Err(table()),
+    });
+    entries.collect()
 }
 
 /// `true` or `false`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::artifact::ArtifactUri;
 use crate::engine::onnx::Provider;
 use crate::observe::LogFormat;
 
@@ -38,6 +39,8 @@ pub struct Settings {
     pub engine: Engine,
     /// `[repository]`
     pub repository: Repository,
+    /// `[artifacts]`
+    pub artifacts: Artifacts,
     /// `[log]`
     pub log: Log,
     /// `[[endpoint]]`
@@ -156,6 +159,13 @@ pub enum OnError {
     Skip,
 }
 
+/// `[artifacts]`: models that are named by a URI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Artifacts {
+    /// Folders by the `gs://` and `s3://` prefixes that they stand in for.
+    pub map: BTreeMap<String, String>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Log {
@@ -182,6 +192,7 @@ impl Settings {
             limits: reader.section("limits", Limits::read),
             engine: reader.section("engine", Engine::read),
             repository: reader.section("repository", Repository::read),
+            artifacts: reader.section("artifacts", |reader| Artifacts { map: reader.read("map", read_map) }),
             log: reader.section("log", Log::read),
             endpoints: Vec::new(),
             container,
@@ -318,6 +329,18 @@ impl Repository {
             on_error: reader.read("on_error", choice(&on_error)),
         }
     }
+}
+
+fn read_map(value: &Value) -> Parsed<BTreeMap<String, String>> {
+    let expected = || {
+        let range = "a table of folders by the URIs gs://BUCKET/PREFIX or s3://BUCKET/PREFIX that they stand in for";
+        Expected(range.to_owned(), "{ \"gs://my-bucket/models\" = \"/models\" }".to_owned())
+    };
+    let map = reader::text_by_name(value).map_err(|_| expected())?;
+    let fits = |(uri, folder): (&String, &String)| {
+        matches!(ArtifactUri::parse(uri), Ok(ArtifactUri::Objects(_))) && !folder.is_empty()
+    };
+    if map.iter().all(fits) { Ok(map) } else { Err(expected()) }
 }
 
 impl Log {

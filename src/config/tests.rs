@@ -274,10 +274,11 @@ fn storage_takes_the_place_of_the_repository() {
     let own = ("TESSERA__REPOSITORY__DIRECTORY", "/own");
     assert_eq!(directory(&[own, ("AIP_STORAGE_URI", "/a")]), Path::new("/a"));
     assert_eq!(directory(&[("AIP_STORAGE_URI", "file:///a%20b")]), Path::new("/a b"));
+    assert_eq!(directory(&[("AIP_STORAGE_URI", "gs://bucket/x/")]), Path::new("gs://bucket/x"));
     let both = [("AIP_STORAGE_DIR", "/mounted"), ("AIP_STORAGE_URI", "gs://bucket/x")];
     assert_eq!(directory(&both), Path::new("/mounted"));
-    // The flag is the last word, also about a URI that can't be read.
-    let flag = case(None).environment(&[("AIP_STORAGE_URI", "gs://bucket/x")]);
+    // The flag is the last word, also about a URI that can't be one.
+    let flag = case(None).environment(&[("AIP_STORAGE_URI", "gs://x")]);
     let settings = flag.flag("repository.directory", "--models", "/flag").load();
     assert_eq!(settings.repository.directory, Path::new("/flag"));
     assert_eq!(settings.container.storage, None);
@@ -285,17 +286,10 @@ fn storage_takes_the_place_of_the_repository() {
 
 #[test]
 fn storage_that_cannot_be_read_is_refused() {
-    let sources = case(None).environment(&[("AIP_STORAGE_URI", "gs://bucket/x")]).sources;
-    let problem = load(&sources).unwrap_err().problems.remove(0);
-    assert_eq!(problem.kind, ProblemKind::StorageNotBuilt("gs://bucket/x".to_owned()));
-    let message = problem.to_string();
-    for part in ["AIP_STORAGE_URI: ", "not built yet", "gs://bucket/x", "AIP_STORAGE_DIR", "--models"] {
-        assert!(message.contains(part), "{message}");
-    }
-    for uri in ["s3://bucket/x", "models", "file://host/x", "file:x"] {
+    for uri in ["gs://b", "models", "file://host/x", "file:x", "http://bucket/x"] {
         let expected = format!(
-            "AIP_STORAGE_URI: expected an absolute path or file:// URI of a directory on this machine, such as \
-             file:///models; found {uri:?}"
+            "AIP_STORAGE_URI: expected gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, an absolute path or a file:// URI, such as \
+             gs://my-bucket/models/vit; found {uri:?}"
         );
         assert_eq!(errors_with(&[("AIP_STORAGE_URI", uri)]), [expected]);
     }
@@ -407,4 +401,20 @@ fn what_is_printed_is_read_back() {
     assert_eq!(again.limits, settings.limits);
     assert_eq!(again.engine, settings.engine);
     assert_eq!(again.endpoints, settings.endpoints);
+}
+
+#[test]
+fn a_table_of_the_users_names_is_replaced_whole() {
+    let map = |settings: Settings| settings.artifacts.map.into_iter().collect::<Vec<_>>();
+    let pair = |uri: &str, folder: &str| (uri.to_owned(), folder.to_owned());
+    let file = "[artifacts.map]\n\"gs://my-bucket/models\" = \"/models\"\n\"s3://other\" = \"x\"\n";
+    let settings = case(Some(file)).load();
+    assert_eq!(map(settings.clone()), [pair("gs://my-bucket/models", "/models"), pair("s3://other", "x")]);
+    assert_eq!(map(case(Some(&settings.to_toml())).load()), map(settings));
+    let variable = [("TESSERA__ARTIFACTS__MAP", r#"{ "gs://third" = "/third" }"#)];
+    assert_eq!(map(case(Some(file)).environment(&variable).load()), [pair("gs://third", "/third")]);
+    for wrong in ["{ \"/a\" = \"/b\" }", "{ \"gs://abc\" = 3 }", "{ \"gs://abc\" = \"\" }", "3"] {
+        let errors = errors_with(&[("TESSERA__ARTIFACTS__MAP", wrong)]);
+        assert!(errors[0].contains("a table of folders by the URIs"), "{errors:?}");
+    }
 }

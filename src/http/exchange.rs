@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Api;
-use super::middleware::{BodyLimits, SERVER_TIMING, read_body, server_timeout, server_timing};
+use super::middleware::{
+    BodyError, BodyLimits, SERVER_TIMING, ServerTimeoutError, read_body, server_timeout, server_timing,
+};
 use super::respond::Failure;
+use super::stream::Framing;
 use crate::protocol::status::{Code, Status};
 use crate::service::{Answer, Chosen, Target};
 
@@ -24,6 +27,8 @@ pub struct Exchange<'a> {
     pub body: Bytes,
     /// What `Content-Type` says; empty without one.
     pub media_type: String,
+    /// How an answer in pieces is to be framed.
+    pub framing: Framing,
     /// When the answer is of no use any more.
     pub deadline: tokio::time::Instant,
     begin: Instant,
@@ -49,14 +54,15 @@ impl<'a> Exchange<'a> {
             let timeout = server_timeout(request.headers())?.unwrap_or(api.settings.request_timeout);
             let deadline = tokio::time::Instant::now() + timeout;
             let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout.min(timeout) };
+            let framing = Framing::asked_by(&request);
             let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let media_type = media_type.unwrap_or_default().to_owned();
             let body = read_body(request, limits).await?;
-            Ok::<_, Status>((body, media_type, deadline))
+            Ok::<_, Status>((body, media_type, framing, deadline))
         };
         match read.await {
-            Ok((body, media_type, deadline)) => {
-                Ok(Self { api, chosen, body, media_type, deadline, begin, received: Instant::now() })
+            Ok((body, media_type, framing, deadline)) => {
+                Ok(Self { api, chosen, body, media_type, framing, deadline, begin, received: Instant::now() })
             }
             Err(status) => Err(closed(api, &chosen, Err(status))),
         }
@@ -103,4 +109,28 @@ pub fn unwritable(error: &dyn std::fmt::Display) -> Status {
     Status::new(Code::Internal, "the answer could not be written as JSON")
 }
 
-fn name_the_model(_: &mut HeaderMap, _: &Chosen) {}
+/// The headers by which Vertex says who answered.
+fn name_the_model(headers: &mut HeaderMap, chosen: &Chosen) {
+    for (name, value) in chosen.names() {
+        // Ids are checked when they are configured; a folder's name may hold what a header can't.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+impl From<BodyError> for Status {
+    fn from(error: BodyError) -> Self {
+        let code = match &error {
+            BodyError::Timeout { .. } => Code::DeadlineExceeded,
+            _ => Code::InvalidArgument,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ServerTimeoutError> for Status {
+    fn from(error: ServerTimeoutError) -> Self {
+        Self::bad_field("X-Server-Timeout", error.to_string())
+    }
+}

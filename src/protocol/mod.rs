@@ -5,4 +5,5 @@ pub mod generated;
 pub mod proto_json;
 pub mod status;
 pub mod tf_serving;
+pub mod value;
 pub mod vertex;

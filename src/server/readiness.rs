@@ -105,6 +105,18 @@ impl Readiness {
         });
     }
 
+    /// Takes back what [`set_progress`](Self::set_progress) noted: there is no such model after all.
+    pub fn forget(&self, model: &str) {
+        self.update(|state| match state {
+            State::Loading { models } => {
+                let mut models = models.clone();
+                models.remove(model);
+                Some(State::Loading { models })
+            }
+            _ => None,
+        });
+    }
+
     /// Every model is loaded and warm. Without effect unless loading.
     pub fn set_ready(&self) {
         self.update(|state| matches!(state, State::Loading { .. }).then_some(State::Ready));
@@ -156,6 +168,8 @@ mod tests {
         readiness.set_progress("imagenet", "ready");
         readiness.set_progress("vit", "warming up, batch 2 of 4");
         assert_eq!(readiness.state().to_string(), "loading models: imagenet: ready; vit: warming up, batch 2 of 4");
+        readiness.forget("vit");
+        assert_eq!(readiness.state().to_string(), "loading models: imagenet: ready");
         assert!(!readiness.is_ready());
         readiness.set_ready();
         assert!(readiness.is_ready());

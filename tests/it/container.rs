@@ -42,18 +42,22 @@ async fn the_variables_of_vertex() {
 #[tokio::test]
 async fn a_flat_folder_is_a_model() {
     let folder = root().join("tests/models/colour/1");
-    for uri in [folder.display().to_string(), format!("file://{}", folder.display())] {
+    let map = format!(r#"{{ "gs://my-bucket/models" = {:?} }}"#, folder.parent().unwrap());
+    for uri in
+        [folder.display().to_string(), format!("file://{}", folder.display()), "gs://my-bucket/models/1/".to_owned()]
+    {
         let mut command = tessera();
         let scratch = tempfile::tempdir().unwrap();
         command.current_dir(scratch.path()).args(["check"]).env("AIP_STORAGE_URI", &uri);
+        command.env("TESSERA__ARTIFACTS__MAP", &map);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{uri}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let mut command = tessera();
-    let output = command.args(["serve", "--port", "0"]).env("AIP_STORAGE_URI", "gs://bucket/model").output().unwrap();
+    let output = command.args(["check"]).env("AIP_STORAGE_URI", "http://bucket/model").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("gs://"), "{text}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("gs://BUCKET/PREFIX"), "{text}");
 }
 
 #[tokio::test]

@@ -214,8 +214,7 @@ pub fn raw(address: SocketAddr, request: &[u8]) -> std::io::Result<String> {
 
 /// A client that keeps connections, as Google's do.
 pub fn client() -> reqwest::Client {
-    // Fails where it was done before, which is as good.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    tessera::cryptography::install();
     reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap()
 }
 

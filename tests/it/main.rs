@@ -8,4 +8,5 @@ mod grpc;
 mod harness;
 mod models;
 mod predict;
+mod raw;
 mod tensors;
