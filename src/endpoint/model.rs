@@ -54,7 +54,7 @@ impl Catalog {
     /// # Errors
     /// [`LookupError::UnknownModel`], or [`LookupError::NoTraffic`] for an endpoint without models.
     pub fn model(&self, name: &str) -> Result<NamedModel, LookupError> {
-        let all = || self.endpoints().flat_map(|endpoint| pairs(endpoint));
+        let all = || self.endpoints().flat_map(pairs);
         let endpoint = self.endpoint(name).ok().cloned();
         let mut versions: Vec<_> = match &endpoint {
             Some(endpoint) => pairs(endpoint).collect(),

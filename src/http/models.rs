@@ -16,7 +16,6 @@ use axum::extract::{Request, State};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use bytes::Bytes;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -28,10 +27,11 @@ use super::{Api, Segments, failure, lookup_failure};
 use crate::endpoint::{DeployedModel, Version};
 use crate::engine::TensorSpec;
 use crate::protocol::status::{Code, Status};
-use crate::protocol::tf_serving::{self, Form, Outputs, Predictions, Results};
+use crate::protocol::tf_serving::{self, Form, Results};
 use crate::protocol::vertex::RequestError;
-use crate::service::{Answer, ServiceError, Target};
-use crate::task::{ClassesView, ColumnsView, Instance, NumberView, RowView, Task};
+use crate::service::{Question, ServiceError, Target, read_rows};
+use crate::task::tensors::NonFinite;
+use crate::task::{ClassesView, Instance, NumberView, Prediction, Task, ViewError};
 use crate::tensor::ElementType;
 
 /// The routes, with their own form of errors.
@@ -121,22 +121,9 @@ enum Ask {
 async fn predict(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
     // The rows are slices of the body, and each gives its share up as soon as it is prepared.
     let body = std::mem::take(&mut exchange.body);
-    let tf_serving::PredictRequest { rows, parameters, form } =
-        tf_serving::parse(&body, exchange.api.settings.instances).map_err(refused)?;
+    let (question, form) = read_rows(&body, exchange.api.settings.instances, NonFinite::Bytes).map_err(refused)?;
     drop(body);
-    let in_form = |error: ServiceError| match form {
-        Form::Rows => error,
-        Form::Columns { named } => error.in_columns(named),
-    };
-    answered(exchange, rows, parameters, in_form, |answer| {
-        Ok(match form {
-            Form::Rows => tf_serving::to_json(&Predictions {
-                predictions: answer.predictions.iter().map(RowView).collect::<Vec<_>>(),
-            }),
-            Form::Columns { .. } => tf_serving::to_json(&Outputs { outputs: ColumnsView(&answer.predictions) }),
-        })
-    })
-    .await
+    answered(exchange, question, |predictions| Ok(form.write(predictions))).await
 }
 
 async fn examples(exchange: &mut Exchange<'_>, ask: Ask) -> Result<Response, Status> {
@@ -144,14 +131,15 @@ async fn examples(exchange: &mut Exchange<'_>, ask: Ask) -> Result<Response, Sta
     let tf_serving::ExamplesRequest { examples, parameters } =
         tf_serving::parse_examples(&body, exchange.api.settings.instances).map_err(refused)?;
     drop(body);
-    let task = &exchange.chosen.deployed.model.task;
     // All classes, as TensorFlow Serving gives them, unless fewer are asked for.
-    let parameters = match (&**task, parameters) {
+    let parameters = match (&*exchange.chosen.deployed.model.task, parameters) {
         (Task::ImageClassification(task), None) => Some(format!(r#"{{"top_k":{}}}"#, task.labels.len()).into()),
         (_, parameters) => parameters,
     };
-    answered(exchange, examples, parameters, std::convert::identity, |answer| {
-        let predictions = answer.predictions.iter();
+    let instances = examples.into_iter().map(Instance::Json).collect();
+    let question = Question { instances, parameters, form: Form::Rows };
+    answered(exchange, question, |predictions| {
+        let predictions = predictions.iter();
         Ok(match ask {
             Ask::Regress => {
                 let result = predictions.map(NumberView::new).collect::<Result<Vec<_>, _>>()?;
@@ -169,21 +157,14 @@ async fn examples(exchange: &mut Exchange<'_>, ask: Ask) -> Result<Response, Sta
 /// Predicts, and writes the answer.
 async fn answered(
     exchange: &Exchange<'_>,
-    instances: Vec<Bytes>,
-    parameters: Option<Bytes>,
-    name: impl Fn(ServiceError) -> ServiceError,
-    write: impl Fn(&Answer) -> Result<Result<Vec<u8>, serde_json::Error>, ServiceError>,
+    question: Question,
+    write: impl Fn(&[Prediction]) -> Result<Result<Vec<u8>, serde_json::Error>, ViewError>,
 ) -> Result<Response, Status> {
     let parse = exchange.since_received();
     let Exchange { api, chosen, deadline, .. } = exchange;
-    let instances = instances.into_iter().map(Instance::Json).collect();
-    let answer = api.service.predict_instances(chosen, instances, parameters.as_deref(), *deadline).await;
-    let answer = answer.map_err(|error| {
-        error.log(chosen);
-        Status::from(&name(error))
-    })?;
-    let body = write(&answer).map_err(|error| Status::from(&error))?.map_err(|error| unwritable(&error))?;
-    Ok(exchange.timed(json(body), &answer, parse))
+    let answer = api.service.answer(chosen, question, *deadline).await.map_err(|error| Status::from(&error))?;
+    let body = write(&answer.predictions).map_err(|error| Status::from(&ServiceError::from(error)))?;
+    Ok(exchange.timed(json(body.map_err(|error| unwritable(&error))?), &answer, parse))
 }
 
 fn refused(error: RequestError) -> Status {

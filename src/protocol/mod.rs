@@ -2,6 +2,7 @@
 
 #[rustfmt::skip]
 pub mod generated;
+pub mod open_inference;
 pub mod proto_json;
 pub mod status;
 pub mod tf_serving;

@@ -57,7 +57,8 @@ pub fn parse(body: &Bytes, limit: usize) -> Result<PredictRequest, RequestError>
 fn read(body: &Bytes, limit: usize) -> Result<PredictRequest, RequestError> {
     let fields = match read_top(body, limit)? {
         Top::Object(fields) => fields,
-        Top::List(_) => return Err(RequestError::NotAnObject("a list")),
+        // As Ray Serve's clients post them.
+        Top::List(instances) => Fields { instances: Some(instances), ..Fields::default() },
         Top::Other(kind) => return Err(RequestError::NotAnObject(kind)),
     };
     let Fields { instances, parameters, inputs, signature_name, twice, .. } = fields;

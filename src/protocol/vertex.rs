@@ -133,7 +133,7 @@ pub(super) struct Fields<'a> {
     pub(super) inputs: Option<&'a RawValue>,
     /// TensorFlow Serving's.
     pub(super) signature_name: Option<&'a RawValue>,
-    unknown: Option<String>,
+    pub(super) unknown: Option<String>,
     pub(super) twice: Option<String>,
 }
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::Chosen;
 use crate::endpoint::LookupError;
 use crate::protocol::status::{Code, Status};
+use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::RequestError;
 use crate::scheduler::{Refusal, ScheduleError};
 use crate::task::{InputError, OutputError, ViewError};
@@ -40,9 +41,6 @@ pub enum ServiceError {
         /// What is wrong with it.
         error: InputError,
     },
-    /// The inputs can't be used, which are columns.
-    #[error("inputs: {0}")]
-    Inputs(InputError),
     /// The model's outputs have not the shape that was asked for.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -84,7 +82,7 @@ impl ServiceError {
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
             Self::Request(_) | Self::Field(_) => "INVALID_REQUEST",
             Self::Parameters(_) => "INVALID_PARAMETERS",
-            Self::Instance { .. } | Self::Inputs(_) => "INVALID_INSTANCE",
+            Self::Instance { .. } => "INVALID_INSTANCE",
             Self::View(_) => "WRONG_METHOD",
             Self::Refused(Refusal::TooLarge { .. }) => "REQUEST_TOO_LARGE",
             Self::Refused(Refusal::DeadlinePassed)
@@ -97,17 +95,19 @@ impl ServiceError {
         }
     }
 
-    /// The error as a client sees it who sent columns, `named` or that of the only input: `instances[2].x[1]` is
+    /// The error as a client sees it who sent the instances in this form: of columns, `instances[2].x[1]` is
     /// `inputs.x[2][1]`.
-    pub fn in_columns(self, named: bool) -> Self {
-        let Self::Instance { index, error: InputError { path, message } } = self else { return self };
-        let place = match (named, path.as_str()) {
-            (true, path) => path.find(['[', '.']).unwrap_or(path.len()),
-            (false, _) => 0,
-        };
-        let (name, rest) = path.split_at(place);
-        let point = if rest.is_empty() || rest.starts_with(['[', '.']) { "" } else { "." };
-        Self::Inputs(InputError { path: format!("{name}[{index}]{point}{rest}"), message })
+    pub fn in_form(self, form: Form) -> Self {
+        match (self, form) {
+            (Self::Instance { index, error: InputError { path, message } }, Form::Columns { named }) => {
+                let place = if named { path.find(['[', '.']).unwrap_or(path.len()) } else { 0 };
+                let (name, rest) = path.split_at(place);
+                let before = if name.is_empty() { "" } else { "." };
+                let behind = if rest.is_empty() || rest.starts_with(['[', '.']) { "" } else { "." };
+                Self::Field(InputError { path: format!("inputs{before}{name}[{index}]{behind}{rest}"), message })
+            }
+            (error, _) => error,
+        }
     }
 
     /// Logs what only the operator is told. Once for each request that failed.
@@ -136,7 +136,6 @@ impl From<&ServiceError> for Status {
             ServiceError::Field(input) => bad_input("", input),
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
-            ServiceError::Inputs(input) => bad_input("inputs", input),
             ServiceError::View(_) => Status::new(Code::InvalidArgument, error.to_string()),
             ServiceError::Refused(refusal) => refused(refusal),
             ServiceError::DeadlineExceeded | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
@@ -206,7 +205,7 @@ mod tests {
             (true, "x.b64", "inputs.x[2].b64"),
         ] {
             let error = ServiceError::Instance { index: 2, error: InputError::new(path, "is wrong") };
-            assert_eq!(Status::from(&error.in_columns(named)).field.as_deref(), Some(field), "{path}");
+            assert_eq!(Status::from(&error.in_form(Form::Columns { named })).field.as_deref(), Some(field), "{path}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Predictions in the shapes of other protocols than Vertex AI's: by column, as classes, as one number.
 //!
-//! NaN and infinities are written as byte strings of their names, which the serialiser of
-//! [`tf_serving`](crate::protocol::tf_serving::to_json) turns into tokens.
+//! NaN and infinities may be written as byte strings of their names, which the serialiser of
+//! [`tf_serving`](crate::protocol::tf_serving::to_json) turns into tokens; classes and numbers always are.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use thiserror::Error;
@@ -16,24 +16,34 @@ use super::tensors::{Classes, NonFinite, Number, Row, Styled, StyledColumns};
 pub struct ViewError(pub &'static str);
 
 /// A prediction as it is.
-pub struct RowView<'a>(pub &'a Prediction);
+pub struct RowView<'a> {
+    /// Which.
+    pub prediction: &'a Prediction,
+    /// How NaN and infinities are written.
+    pub non_finite: NonFinite,
+}
 
 impl Serialize for RowView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Prediction::Tensors(row) => Styled { row, non_finite: NonFinite::Bytes }.serialize(serializer),
+        match self.prediction {
+            Prediction::Tensors(row) => Styled { row, non_finite: self.non_finite }.serialize(serializer),
             other => other.serialize(serializer),
         }
     }
 }
 
 /// The predictions of one request by column: the only output's values, or an object of the outputs' values.
-pub struct ColumnsView<'a>(pub &'a [Prediction]);
+pub struct ColumnsView<'a> {
+    /// At least one.
+    pub predictions: &'a [Prediction],
+    /// How NaN and infinities are written.
+    pub non_finite: NonFinite,
+}
 
 impl Serialize for ColumnsView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let rows: Vec<_> = self
-            .0
+            .predictions
             .iter()
             .filter_map(|prediction| match prediction {
                 Prediction::Tensors(row) => Some(row),
@@ -41,9 +51,9 @@ impl Serialize for ColumnsView<'_> {
             })
             .collect();
         if !rows.is_empty() {
-            return StyledColumns { rows, non_finite: NonFinite::Bytes }.serialize(serializer);
+            return StyledColumns { rows, non_finite: self.non_finite }.serialize(serializer);
         }
-        let pictures: Vec<&Classification> = self.0.iter().filter_map(classification).collect();
+        let pictures: Vec<&Classification> = self.predictions.iter().filter_map(classification).collect();
         let mut object = serializer.serialize_map(None)?;
         // The form is the request's, so all predictions have the first one's.
         if let Some(Classification::Best { .. }) = pictures.first() {

@@ -77,6 +77,22 @@ async fn numbers_that_json_does_not_have() {
 }
 
 #[tokio::test]
+async fn the_same_bodies_by_the_raw_routes() {
+    let server = Builder::with_models(&["columns", "not-finite"]).start();
+    let raw = "/v1/projects/p/locations/l/endpoints/columns:rawPredict";
+    let columns = json!({"inputs": {"age": [39, 41], "city": ["Oslo", "Rome"]}, "signature_name": "serving_default"});
+    for path in [raw, "/v1/endpoints/columns:rawPredict"] {
+        assert_eq!(post(&server, path, &columns).await, (200, json!({"outputs": [[1039.0], [2041.0]]})), "{path}");
+    }
+    let (status, answer) = post(&server, raw, &json!({"inputs": {"age": [39, "x"], "city": ["Oslo", "Rome"]}})).await;
+    assert_eq!((status, &answer["error"]["status"]), (400, &json!("INVALID_ARGUMENT")));
+    assert!(answer["error"]["message"].as_str().unwrap().starts_with("inputs.age[1] is the string"), "{answer}");
+    // Vertex AI's clients read strict JSON.
+    let (_, answer) = post(&server, "/v1/endpoints/not-finite:rawPredict", &json!({"inputs": [0, 1]})).await;
+    assert_eq!(answer, json!({"outputs": [["NaN"], ["Infinity"]]}));
+}
+
+#[tokio::test]
 async fn classes_and_numbers() {
     let server = Builder::with_models(&["colour", "classes", "zip-map-text", "linear", "columns"]).start();
     let red = instance(&colour([255, 0, 0]));

@@ -35,7 +35,8 @@ fn columns_become_rows() {
 fn what_is_no_request_is_named() {
     for (text, field, words) in [
         ("", None, "no body"),
-        ("[]", None, "a list"),
+        ("[]", Some("instances"), "empty"),
+        ("7", None, "a number"),
         ("{}", None, "`instances` or `inputs` is missing"),
         (r#"{"instances":[1],"inputs":[1]}"#, None, "beside each other"),
         (r#"{"instances":5}"#, Some("instances"), "a number"),

@@ -13,6 +13,7 @@ use super::{InputError, Instance, OutputError, PreparationTimes, Prepared, given
 use crate::engine::{Item, Signature, TensorSpec};
 use crate::tensor::Tensor;
 
+mod columns;
 mod element;
 mod instance;
 mod read;
