@@ -18,7 +18,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Catalog, DeployedModel, Endpoint};
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
+use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
 use crate::scheduler::{Completed, Pending};
 use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
@@ -32,7 +33,7 @@ mod raw;
 pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use pool::WorkPool;
-pub use raw::{RawForm, read_raw};
+pub use raw::{RawForm, read_raw, read_rows};
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,13 @@ pub enum Target<'a> {
         /// The model's id under it.
         id: &'a str,
     },
+    /// A model by name, as protocols without endpoints have it.
+    Model {
+        /// What [`Catalog::model`] finds.
+        name: &'a str,
+        /// Which version of it.
+        version: Version<'a>,
+    },
 }
 
 /// What is asked, in whatever form it came.
@@ -57,6 +65,8 @@ pub struct Question {
     pub instances: Vec<Instance>,
     /// The JSON text of the parameters.
     pub parameters: Option<Bytes>,
+    /// Where the instances stand in the request, for those who are told that one is wrong.
+    pub form: Form,
 }
 
 /// Who answers a request.
@@ -147,6 +157,10 @@ impl Service {
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
             Target::Endpoint(id) | Target::DeployedModel { endpoint: id, .. } => catalog.endpoint(id)?,
+            Target::Model { name, version } => {
+                let (endpoint, deployed) = catalog.model(name)?.choose(version)?;
+                return Ok(Chosen { endpoint, deployed });
+            }
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
@@ -167,6 +181,21 @@ impl Service {
     ) -> Result<Answer, ServiceError> {
         let instances = request.instances.into_iter().map(Instance::Json).collect();
         self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline).await
+    }
+
+    /// As [`Service::predict`], for a question in any form.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; at the latest when the deadline passes.
+    pub async fn answer(
+        &self,
+        chosen: &Chosen,
+        question: Question,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let Question { instances, parameters, form } = question;
+        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await;
+        answer.map_err(|error| error.in_form(form)).inspect_err(|error| error.log(chosen))
     }
 
     /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may

@@ -17,11 +17,13 @@ pub mod base64;
 mod given;
 pub mod image_classification;
 pub mod tensors;
+mod views;
 
 pub use given::check;
 use given::given;
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
+pub use views::{ClassesView, ColumnsView, NumberView, RowView, ViewError};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]
