@@ -44,6 +44,7 @@ impl Instance {
     pub fn byte_size(&self) -> usize {
         match self {
             Self::Json(bytes) | Self::Encoded(bytes) => bytes.len(),
+            Self::Tensors(tensors) => tensors.iter().map(Tensor::byte_size).sum(),
         }
     }
 }
