@@ -21,8 +21,8 @@ use tokio::sync::oneshot;
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
-use crate::scheduler::{Completed, Pending};
-use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
+use crate::scheduler::{Admission, Completed, Pending};
+use crate::task::{ImageFacts, InputError, Instance, Parameters, Prediction, PreparationTimes};
 
 mod accounting;
 mod direct;
@@ -226,6 +226,25 @@ impl Service {
         let item_bytes = model.task.item_bytes();
         let count = instances.len();
         let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
+        let answer =
+            Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
+        let bytes: usize = instances.iter().map(Instance::byte_size).sum();
+        let submitted = match model.task.is_light() && bytes <= AT_ONCE {
+            true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,
+            false => self.prepare(&chosen.deployed, instances, admission, deadline).await?,
+        };
+        finish(&chosen.deployed, submitted, parameters, answer).await
+    }
+
+    /// Prepares the instances on the pool.
+    async fn prepare(
+        &self,
+        deployed: &DeployedModel,
+        instances: Vec<Instance>,
+        admission: Admission,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<Submitted>, ServiceError> {
+        let model = &deployed.model;
         // At most as many at once as there are threads: however many instances a request has, another one's turn comes
         // after one of them, not after all.
         let window = self.pool.threads();
@@ -241,27 +260,54 @@ impl Service {
                 });
                 prepared(index, preparation)
             });
-        let mut preparations = futures_util::stream::iter(preparations).buffered(window);
-
-        let mut answer =
-            Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
-        let mut submitted = Vec::with_capacity(count);
-        while let Some(preparation) = preparations.try_next().await? {
-            submitted.push(preparation);
-        }
-        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
-            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
-            let begin = Instant::now();
-            let prediction = model
-                .task
-                .finish(&completed.outputs, parameters)
-                .map_err(|error| ServiceError::Output { index, error })?;
-            answer.predictions.push(prediction);
-            answer.images.extend(image);
-            answer.times.slowest(times, &completed, begin.elapsed());
-        }
-        Ok(answer)
+        futures_util::stream::iter(preparations).buffered(window).try_collect().await
     }
+}
+
+/// Up to so many bytes of instances are prepared at once, on the thread that serves the connection: to give them to
+/// another one would take longer.
+const AT_ONCE: usize = 16 << 10;
+
+/// Prepares the instances here, and queues them together.
+fn prepare_at_once(
+    deployed: &DeployedModel,
+    instances: &[Instance],
+    admission: Admission,
+    deadline: tokio::time::Instant,
+) -> Result<Vec<Submitted>, ServiceError> {
+    let model = &deployed.model;
+    let mut facts = Vec::with_capacity(instances.len());
+    let mut items = Vec::with_capacity(instances.len());
+    for (index, (instance, ticket)) in instances.iter().zip(admission.split()).enumerate() {
+        let prepared = model.task.prepare(instance).map_err(|error| ServiceError::Instance { index, error })?;
+        facts.push((prepared.times, prepared.image));
+        items.push((ticket, prepared.item));
+    }
+    let pending = model.scheduler.submit_all(items, Some(deadline));
+    let submitted = pending.into_iter().zip(facts).map(|(pending, (times, image))| Submitted { pending, times, image });
+    Ok(submitted.collect())
+}
+
+/// Waits for the answers in the order of the instances.
+async fn finish(
+    deployed: &DeployedModel,
+    submitted: Vec<Submitted>,
+    parameters: Parameters,
+    mut answer: Answer,
+) -> Result<Answer, ServiceError> {
+    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+        let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
+        let begin = Instant::now();
+        let prediction = deployed
+            .model
+            .task
+            .finish(&completed.outputs, parameters)
+            .map_err(|error| ServiceError::Output { index, error })?;
+        answer.predictions.push(prediction);
+        answer.images.extend(image);
+        answer.times.slowest(times, &completed, begin.elapsed());
+    }
+    Ok(answer)
 }
 
 /// Waits until an instance is in the queue.

@@ -41,6 +41,16 @@ pub fn is_picture(bytes: &[u8]) -> bool {
     matches!(sniff(bytes), Ok(_) | Err(ImageError::Unsupported { .. }))
 }
 
+impl Instance {
+    /// Its length as it arrived.
+    pub fn byte_size(&self) -> usize {
+        match self {
+            Self::Json(bytes) | Self::Encoded(bytes) => bytes.len(),
+            Self::Tensors(tensors) => tensors.iter().map(Tensor::byte_size).sum(),
+        }
+    }
+}
+
 /// What is wrong with an instance or with the parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{path} {message}")]
@@ -150,7 +160,16 @@ impl Task {
         }
     }
 
-    /// Makes the input tensors of an instance. Takes CPU time: not for a thread that serves connections.
+    /// Whether preparing an instance costs about as much as reading its bytes, and no more.
+    pub fn is_light(&self) -> bool {
+        match self {
+            Self::ImageClassification(_) => false,
+            Self::Tensors(_) => true,
+        }
+    }
+
+    /// Makes the input tensors of an instance. Takes CPU time: unless the task [is light](Task::is_light), not for a
+    /// thread that serves connections.
     ///
     /// # Errors
     /// [`InputError`], relative to the instance.
