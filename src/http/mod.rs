@@ -23,6 +23,7 @@ mod direct;
 mod exchange;
 mod management;
 pub mod middleware;
+mod models;
 pub mod operations;
 mod predict;
 mod respond;
@@ -76,7 +77,7 @@ pub fn router(api: Arc<Api>) -> Router {
             .route(&format!("{parent}/{{*rest}}"), any(managed));
     }
     router = router.route("/ui/{*name}", any(managed));
-    router.with_state(api)
+    router.merge(models::router()).with_state(api)
 }
 
 /// The answer for a path that doesn't exist.
@@ -96,6 +97,8 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
     let default = catalog.default_endpoint().ok().map(|endpoint| endpoint.id.clone());
     let body = json!({
         "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
+        // By which KServe's clients know that a server lives.
+        "status": "alive",
         "defaultEndpoint": default,
         "endpoints": endpoints,
     });

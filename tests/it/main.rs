@@ -7,6 +7,7 @@ mod errors;
 mod grpc;
 mod harness;
 mod management;
+mod models;
 mod predict;
 mod raw;
 mod tensors;

@@ -103,7 +103,10 @@ async fn four_steps_and_back() {
         "trafficSplit": {"0": 100},
     });
     let deployed = done(&server, "POST", &format!("/v1/{endpoint}:deployModel"), body).await;
-    assert_eq!((&deployed["done"], &deployed["metadata"]["deploymentStage"]), (&json!(true), &json!("SUCCESSFULLY_DEPLOYED")));
+    assert_eq!(
+        (&deployed["done"], &deployed["metadata"]["deploymentStage"]),
+        (&json!(true), &json!("SUCCESSFULLY_DEPLOYED"))
+    );
     let of_response = &deployed["response"]["deployedModel"];
     let id = of_response["id"].as_str().unwrap().to_owned();
     assert_eq!((&of_response["model"], &of_response["modelVersionId"]), (&json!(model), &json!("1")));
@@ -123,7 +126,9 @@ async fn four_steps_and_back() {
     let other = endpoint.replace("my-project", "123456789");
     assert_eq!(done(&server, "GET", &format!("/v1/{other}"), Value::Null).await["name"], other);
 
-    let shown = done(&server, "GET", &format!("/v1/{}", model.replace("models/", "models/").replace(':', "%3A")), Value::Null).await;
+    let shown =
+        done(&server, "GET", &format!("/v1/{}", model.replace("models/", "models/").replace(':', "%3A")), Value::Null)
+            .await;
     assert_eq!(shown["deployedModels"], json!([{"endpoint": endpoint, "deployedModelId": id}]));
     assert_eq!(shown["supportedDeploymentResourcesTypes"], json!(["DEDICATED_RESOURCES"]));
     assert_eq!((&shown["versionAliases"], &shown["labels"]), (&json!(["default"]), &json!({"team": "a"})));
@@ -156,7 +161,8 @@ async fn four_steps_and_back() {
         }
         assert_eq!(refused(&server, "GET", &format!("/v1/{name}"), Value::Null).await.0, "NOT_FOUND");
     }
-    let (code, _) = refused(&server, "POST", &format!("/v1/{endpoint}:predict"), json!({"instances": [[1, 2, 3, 4]]})).await;
+    let (code, _) =
+        refused(&server, "POST", &format!("/v1/{endpoint}:predict"), json!({"instances": [[1, 2, 3, 4]]})).await;
     assert_eq!(code, "NOT_FOUND");
 }
 
@@ -189,7 +195,8 @@ async fn versions_and_aliases() {
     done(&server, "POST", &format!("/v1/{model}@canary:mergeVersionAliases"), body).await;
     assert_eq!(get("").await, json!("2"));
     let listed = done(&server, "GET", &format!("/v1/{model}:listVersions?orderBy=create_time"), Value::Null).await;
-    let aliases: Vec<_> = listed["models"].as_array().unwrap().iter().map(|m| (&m["name"], &m["versionAliases"])).collect();
+    let aliases: Vec<_> =
+        listed["models"].as_array().unwrap().iter().map(|m| (&m["name"], &m["versionAliases"])).collect();
     assert_eq!(
         json!(aliases),
         json!([[format!("{model}@1"), ["golden"]], [format!("{model}@2"), ["canary", "default"]]])
@@ -290,7 +297,10 @@ async fn what_is_declared_can_be_seen_and_not_changed() {
     let endpoint = format!("{PARENT}/endpoints/linear");
     let shown = done(&server, "GET", &format!("/v1/{endpoint}"), Value::Null).await;
     let id = shown["deployedModels"][0]["id"].as_str().unwrap();
-    assert_eq!((&shown["trafficSplit"], &shown["predict"]), (&json!({id: 100}), &json!("/v1/endpoints/linear:predict")));
+    assert_eq!(
+        (&shown["trafficSplit"], &shown["predict"]),
+        (&json!({id: 100}), &json!("/v1/endpoints/linear:predict"))
+    );
     let model = format!("{PARENT}/models/linear");
     assert_eq!(shown["deployedModels"][0]["model"], model);
     for (method, path, body) in [
@@ -307,7 +317,8 @@ async fn what_is_declared_can_be_seen_and_not_changed() {
         assert!(code == "FAILED_PRECONDITION" && message.contains("configuration"), "{method} {path}: {message}");
     }
     let (code, _) =
-        refused(&server, "POST", &format!("/v1/{PARENT}/endpoints?endpointId=linear"), json!({"displayName": "x"})).await;
+        refused(&server, "POST", &format!("/v1/{PARENT}/endpoints?endpointId=linear"), json!({"displayName": "x"}))
+            .await;
     assert_eq!(code, "ALREADY_EXISTS");
     // Vertex's own id is another name of the default endpoint.
     let vertex = format!("{PARENT}/endpoints/1234567890");
@@ -376,13 +387,23 @@ async fn lists_are_filtered_ordered_and_paged() {
     assert_eq!(ids("filter=display_name%3D%22Ant%22%20AND%20labels.team%3Ay").await.len(), 0);
     assert_eq!(ids("filter=display_name%3DAnt+AND+NOT+labels.team%3Dy").await, ["a3"]);
     assert_eq!(ids("filter=endpoint%3Da2").await, ["a2"]);
-    let page = done(&server, "GET", &format!("/v1/{PARENT}/endpoints?pageSize=3&orderBy=displayName%20desc&readMask=name"), Value::Null).await;
+    let page = done(
+        &server,
+        "GET",
+        &format!("/v1/{PARENT}/endpoints?pageSize=3&orderBy=displayName%20desc&readMask=name"),
+        Value::Null,
+    )
+    .await;
     assert_eq!(page["endpoints"][1], json!({"name": format!("{PARENT}/endpoints/a1")}));
     let token = page["nextPageToken"].as_str().unwrap();
     assert_eq!(ids(&format!("pageSize=3&orderBy=displayName%20desc&pageToken={token}")).await, ["a3"]);
-    let (code, message) = refused(&server, "GET", &format!("/v1/{PARENT}/endpoints?filter=colour%3Dred"), Value::Null).await;
+    let (code, message) =
+        refused(&server, "GET", &format!("/v1/{PARENT}/endpoints?filter=colour%3Dred"), Value::Null).await;
     assert!(code == "INVALID_ARGUMENT" && message.contains("colour"), "{message}");
-    assert_eq!(refused(&server, "GET", &format!("/v1/{PARENT}/endpoints?nonsense=1"), Value::Null).await.0, "INVALID_ARGUMENT");
+    assert_eq!(
+        refused(&server, "GET", &format!("/v1/{PARENT}/endpoints?nonsense=1"), Value::Null).await.0,
+        "INVALID_ARGUMENT"
+    );
     let models = done(&server, "GET", &format!("/v1beta1/{PARENT}/models?pageSize=1"), Value::Null).await;
     assert_eq!(models["models"][0]["name"], format!("{PARENT}/models/linear"));
 }
@@ -476,7 +497,8 @@ async fn a_model_that_is_gone_stops_the_start_or_is_skipped() {
     let shown = done(&server, "GET", &format!("/v1/{endpoint}"), Value::Null).await;
     let status = &shown["deployedModels"][0]["status"];
     assert!(status["message"].is_string() && status["availableReplicaCount"].is_null(), "{shown}");
-    let (code, _) = refused(&server, "POST", &format!("/v1/{endpoint}:predict"), json!({"instances": [[1, 2, 3, 4]]})).await;
+    let (code, _) =
+        refused(&server, "POST", &format!("/v1/{endpoint}:predict"), json!({"instances": [[1, 2, 3, 4]]})).await;
     assert_eq!(code, "FAILED_PRECONDITION");
     done(&server, "POST", &format!("/v1/{endpoint}:undeployModel"), json!({"deployedModelId": id})).await;
 }
@@ -508,7 +530,8 @@ async fn no_request_fails_while_models_come_and_go() {
         let body = json!({"parentModel": model, "model": {"displayName": "Next", "artifactUri": artifact(LINEAR)}});
         let uploaded = done(&server, "POST", &format!("/v1/{PARENT}/models:upload"), body).await;
         let version = uploaded["response"]["modelVersionId"].as_str().unwrap();
-        let next = deploy(&server, &endpoint, &format!("{model}@{version}"), json!({"0": 30, current.clone(): 70})).await;
+        let next =
+            deploy(&server, &endpoint, &format!("{model}@{version}"), json!({"0": 30, current.clone(): 70})).await;
         let body = json!({"deployedModelId": current, "trafficSplit": {next.clone(): 100}});
         done(&server, "POST", &format!("/v1/{endpoint}:undeployModel"), body).await;
         assert!(turn < 12 && load.iter().all(|client| !client.is_finished()), "a request failed");
@@ -539,7 +562,8 @@ async fn memory_comes_back() {
     let before = resident(&server);
     let mut ids = Vec::new();
     for _ in 0..6 {
-        let body = json!({"parentModel": model, "model": {"displayName": "N", "artifactUri": artifact("models/imagenet/1")}});
+        let body =
+            json!({"parentModel": model, "model": {"displayName": "N", "artifactUri": artifact("models/imagenet/1")}});
         let uploaded = done(&server, "POST", &format!("/v1/{PARENT}/models:upload"), body).await;
         let version = uploaded["response"]["modelVersionId"].as_str().unwrap();
         ids.push(deploy(&server, &endpoint, &format!("{model}@{version}"), json!({"0": 100})).await);
