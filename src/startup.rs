@@ -89,6 +89,8 @@ pub struct PlannedModel {
     pub model: ModelKey,
     /// Percent of the endpoint's requests.
     pub traffic: u8,
+    /// Percent of the endpoint's requests that it gets copies of, as a shadow.
+    pub shadow: Option<u8>,
 }
 
 impl Plan {
@@ -116,7 +118,8 @@ impl Plan {
         for folder in highest.values().filter(|folder| !declared.contains(&folder.name)) {
             let id = folder.name.clone();
             let deployed = deployed_id(&id, folder);
-            let model = PlannedModel { id: deployed, model: (folder.name.clone(), folder.version), traffic: 100 };
+            let model =
+                PlannedModel { id: deployed, model: (folder.name.clone(), folder.version), traffic: 100, shadow: None };
             endpoints.push(PlannedEndpoint { display_name: id.clone(), id, deployed: vec![model] });
         }
         let needed: BTreeSet<ModelKey> = endpoints
@@ -159,9 +162,13 @@ impl Plan {
                         fields: self.fields(deployed, model),
                         model: model.clone(),
                         traffic: u8::try_from(scaled).unwrap_or(100),
-                        metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
+                        metrics: match deployed.shadow {
+                            Some(_) => metrics.shadow(&endpoint.id, &deployed.id),
+                            None => metrics.deployed_model(&endpoint.id, &deployed.id),
+                        },
                         explanation: None,
                         disable_explanations: false,
+                        shadow: deployed.shadow,
                     })
                 });
                 let identity = Identity {
@@ -240,6 +247,7 @@ fn planned(
             id: deployed.id.clone().unwrap_or_else(|| deployed_id(&declared.id, folder)),
             model: key(folder),
             traffic: deployed.traffic,
+            shadow: deployed.shadow,
         })
     });
     let deployed = deployed.collect();

@@ -16,12 +16,14 @@ use crate::task::Task;
 mod catalog;
 mod identity;
 mod model;
+mod shadow;
 mod traffic;
 
 pub use catalog::{Catalog, Defaults};
 pub use identity::derived_id;
 pub(crate) use identity::hash;
 pub use model::{NamedModel, Version};
+pub use shadow::{Copied, Shadow};
 use traffic::TrafficSplit;
 
 /// A model that is ready to answer. Several deployed models may share it, and its queue.
@@ -63,6 +65,8 @@ pub struct DeployedModel {
     pub explanation: Option<Arc<ExplanationSpec>>,
     /// Whether the deployment switched explanations off.
     pub disable_explanations: bool,
+    /// The percent of the requests that it gets copies of, as a shadow, which answers nobody.
+    pub shadow: Option<u8>,
 }
 
 /// Who an endpoint is.
@@ -87,6 +91,7 @@ pub struct Endpoint {
     pub create_time: String,
     deployed_models: Vec<Arc<DeployedModel>>,
     split: Arc<TrafficSplit>,
+    shadows: Vec<Shadow>,
 }
 
 impl Endpoint {
@@ -95,7 +100,9 @@ impl Endpoint {
         let shares: Vec<u8> = deployed_models.iter().map(|deployed| deployed.traffic).collect();
         let Identity { name, id, display_name, create_time } = identity;
         let split = Arc::new(TrafficSplit::new(&shares));
-        Self { name, id, display_name, create_time, deployed_models, split }
+        let shadow = |deployed: &Arc<DeployedModel>| Some(Shadow::new(deployed.clone(), deployed.shadow?));
+        let shadows = deployed_models.iter().filter_map(shadow).collect();
+        Self { name, id, display_name, create_time, deployed_models, split, shadows }
     }
 
     /// Goes on with the turns of an earlier state of this endpoint, where the split is the same, so that a change of
@@ -110,6 +117,11 @@ impl Endpoint {
     /// The models, in the order in which they were declared.
     pub fn deployed_models(&self) -> &[Arc<DeployedModel>] {
         &self.deployed_models
+    }
+
+    /// Those of the models that get copies of the traffic.
+    pub fn shadows(&self) -> &[Shadow] {
+        &self.shadows
     }
 
     /// The deployed model whose turn it is by the traffic split; `None` when none has traffic. Requests of one `session`

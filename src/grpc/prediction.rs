@@ -20,7 +20,7 @@ use crate::protocol::status::Status;
 use crate::protocol::tf_serving::Form;
 use crate::protocol::value;
 use crate::protocol::vertex::RequestError;
-use crate::service::{Chosen, Question, ServiceError, Target, input_sets, read_direct, read_raw, write_direct};
+use crate::service::{Chosen, Question, ServiceError, input_sets, read_direct, read_raw, write_direct};
 use crate::task::{Instance, Prediction};
 
 /// The methods, for both versions.
@@ -44,7 +44,7 @@ impl Predictions {
         write: impl FnOnce(&Chosen, &[Prediction], C) -> Result<T, serde_json::Error>,
     ) -> Result<Response<T>, tonic::Status> {
         let outcome = async {
-            let chosen = self.grpc.choose(Target::Endpoint(head.endpoint(endpoint)?))?;
+            let chosen = self.grpc.choose_of(&head, endpoint)?;
             let write = |predictions: &[Prediction], context| write(&chosen, predictions, context);
             let message = self.grpc.ask(head.call, &chosen, || read(&chosen), write).await?;
             Ok((message, chosen))
@@ -131,7 +131,7 @@ impl PredictionService for Predictions {
         let head = Head::of(&request, &self.grpc);
         let wire::StreamingPredictRequest { endpoint, inputs, parameters } = request.into_inner();
         let opened = (|| {
-            let chosen = self.grpc.choose(Target::Endpoint(head.endpoint(&endpoint)?))?;
+            let chosen = self.grpc.choose_of(&head, &endpoint)?;
             let sets = input_sets(&chosen.deployed.model, inputs).map_err(|error| Status::from(&error));
             match sets {
                 Ok(sets) => Ok((chosen, sets)),

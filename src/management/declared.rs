@@ -13,7 +13,7 @@ use crate::startup::{Plan, PlannedEndpoint};
 
 use super::serving::healthy;
 use super::state::{DEFAULT, Entry, ModelRecord, State};
-use super::{names, versions};
+use super::{names, shadow, versions};
 
 /// The models of the repository, and the endpoints of the plan. `models` are those that were loaded.
 pub fn state(plan: &Plan, models: &BTreeMap<ModelKey, Arc<ServedModel>>) -> State {
@@ -63,10 +63,12 @@ fn endpoint(
             display_name: model.map_or(name, |model| &model.display_name).clone(),
             create_time: Some(now),
             status: model.and_then(|_| healthy()).or(Some(skipped)),
+            system_labels: deployed.shadow.map(shadow::label).into_iter().collect(),
             ..DeployedModel::default()
         }
     });
-    let split = planned.deployed.iter().map(|deployed| (deployed.id.clone(), i32::from(deployed.traffic)));
+    let answering = planned.deployed.iter().filter(|deployed| deployed.shadow.is_none());
+    let split = answering.map(|deployed| (deployed.id.clone(), i32::from(deployed.traffic)));
     Endpoint {
         name: format!("{parent}/endpoints/{}", planned.id),
         display_name: planned.display_name.clone(),

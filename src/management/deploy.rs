@@ -23,7 +23,7 @@ use super::operations::{self, any, deploying, done, generic};
 use super::serving::{Source, healthy};
 use super::state::{Change, State, shown};
 use super::versions::etag;
-use super::{ANSWER_WITHIN, Caller, Management, masks, split};
+use super::{ANSWER_WITHIN, Caller, Management, masks, shadow, split};
 
 /// A deployment under way.
 struct Deployment {
@@ -153,6 +153,7 @@ impl Management {
             let given = split::checked("traffic_split", &given, left, None)?;
             let is_last = endpoint.deployed_models.is_empty();
             endpoint.traffic_split = split::without(&endpoint.traffic_split, id, given, is_last)?;
+            shadow::check_split(&endpoint)?;
             (endpoint.update_time, endpoint.etag) = (Some(now), etag(now));
             let metadata = UndeployModelOperationMetadata { generic_metadata: generic(now, now) };
             let response = any(&UndeployModelResponse {});
@@ -272,6 +273,7 @@ fn with_deployed(
         given => given.to_owned(),
     };
     check_display_name("deployed_model.display_name", &display_name)?;
+    shadow::check_label(&asked)?;
     let deployed = DeployedModel {
         id: id.to_owned(),
         // Without a version: that is in a field of its own.
@@ -289,6 +291,7 @@ fn with_deployed(
         endpoint.traffic_split = split;
     }
     endpoint.deployed_models.push(deployed.clone());
+    shadow::check_split(&endpoint)?;
     (endpoint.update_time, endpoint.etag) = (Some(now), etag(now));
     Ok((endpoint, deployed))
 }

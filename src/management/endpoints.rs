@@ -19,7 +19,7 @@ use super::names::{self, Name, id_of};
 use super::operations::{any, done, generic};
 use super::state::{Change, State, shown};
 use super::versions::etag;
-use super::{Caller, Management, masks, split};
+use super::{Caller, Management, masks, shadow, split};
 
 /// What `PATCH` can change.
 const CHANGEABLE: [&str; 8] = [
@@ -212,6 +212,7 @@ impl Management {
                     let deployed = endpoint.deployed_models.iter().map(|deployed| deployed.id.as_str());
                     let split = split::checked("endpoint.traffic_split", &asked.traffic_split, deployed, None)?;
                     endpoint.traffic_split = split.unwrap_or_default();
+                    shadow::check_split(&endpoint)?;
                 }
                 "predict_request_response_logging_config" => {
                     endpoint

@@ -42,6 +42,7 @@ mod models;
 mod names;
 mod operations;
 mod serving;
+mod shadow;
 mod split;
 mod state;
 mod store;

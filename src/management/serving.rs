@@ -17,7 +17,7 @@ use crate::repository::ModelFolder;
 use super::names::{self, id_of};
 use super::state::{Change, Entry, State};
 use super::store::Store;
-use super::{Management, ManagementError, artifact, explanation};
+use super::{Management, ManagementError, artifact, explanation, shadow};
 
 /// Where a version's files are to be had.
 #[derive(Debug, Clone)]
@@ -143,6 +143,7 @@ impl Management {
             let version = record.and_then(|record| record.value.find(Some(&deployed.model_version_id)));
             let spec = version.and_then(|version| version.explanation_spec.as_ref());
             let name = version.map_or(deployed.display_name.as_str(), |version| version.display_name.as_str());
+            let shadow = shadow::percent(deployed);
             let scaled = (share(deployed) * 100).checked_div(total).unwrap_or(0);
             Arc::new(endpoint::DeployedModel {
                 fields: DeployedModelFields {
@@ -153,7 +154,11 @@ impl Management {
                 },
                 model,
                 traffic: u8::try_from(scaled).unwrap_or(0),
-                metrics: self.metrics.deployed_model(id, &deployed.id),
+                metrics: match shadow {
+                    Some(_) => self.metrics.shadow(id, &deployed.id),
+                    None => self.metrics.deployed_model(id, &deployed.id),
+                },
+                shadow,
                 explanation: explanation::effective(spec, deployed.explanation_spec.as_ref()).map(Arc::new),
                 disable_explanations: deployed.disable_explanations,
             })

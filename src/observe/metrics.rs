@@ -12,8 +12,9 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
+use super::deployed_model::ShadowSeries;
 use super::process::ProcessMetrics;
-use super::{DeployedModelMetrics, ModelMetrics, Stage};
+use super::{DeployedModelMetrics, ModelMetrics, ShadowOutcome, Stage};
 
 /// Bounds of the histograms of time, in seconds: from a stage of microseconds to a request of a minute.
 const SECONDS: &[f64] = &[
@@ -49,6 +50,9 @@ const CODES: [&str; 16] = [
 /// The kinds of a prediction's latency.
 const LATENCIES: [&str; 3] = ["total", "overhead", "model"];
 
+/// Whose latency a shadow is compared by.
+const SHADOWED: [&str; 2] = ["primary", "shadow"];
+
 /// The classes of HTTP status.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -63,6 +67,8 @@ pub struct Metrics {
     stages: HistogramVec,
     latency: HistogramVec,
     predictions: IntCounterVec,
+    shadow_requests: IntCounterVec,
+    shadow_latency: HistogramVec,
     batch_size: HistogramVec,
     padding: IntCounterVec,
     queue_items: IntGaugeVec,
@@ -114,6 +120,17 @@ impl Metrics {
         )?;
         let predictions =
             make.counters("tessera_predictions_total", "Instances that were predicted", &deployed_model)?;
+        let shadow_requests = make.counters(
+            "tessera_shadow_requests_total",
+            "Copies of requests for a shadow, by what came of them",
+            &[&deployed_model[..], &["outcome"]].concat(),
+        )?;
+        let shadow_latency = make.histograms(
+            "tessera_shadow_latency_seconds",
+            "Time of a request that was copied: of the model that answered, and of the shadow",
+            &[&deployed_model[..], &["of"]].concat(),
+            SECONDS,
+        )?;
         let batch_size =
             make.histograms("tessera_batch_size", "Instances that the engine ran together", &model, ITEMS)?;
         let padding =
@@ -157,6 +174,8 @@ impl Metrics {
             stages,
             latency,
             predictions,
+            shadow_requests,
+            shadow_latency,
             batch_size,
             padding,
             queue_items,
@@ -187,7 +206,18 @@ impl Metrics {
             latency_overhead: latency(LATENCIES[1]),
             latency_model: latency(LATENCIES[2]),
             predictions: self.predictions.with_label_values(&model),
+            shadow: None,
         }
+    }
+
+    /// As [`Metrics::deployed_model`], for one that is a shadow.
+    pub fn shadow(&self, endpoint: &str, deployed_model: &str) -> DeployedModelMetrics {
+        let labels = |last: &'static str| [endpoint, deployed_model, last];
+        let series = ShadowSeries {
+            requests: ShadowOutcome::NAMES.map(|outcome| self.shadow_requests.with_label_values(&labels(outcome))),
+            latency: SHADOWED.map(|of| self.shadow_latency.with_label_values(&labels(of))),
+        };
+        DeployedModelMetrics { shadow: Some(series), ..self.deployed_model(endpoint, deployed_model) }
     }
 
     /// Forgets the series of a deployed model that is no more. Requests that it still answers are not counted.
@@ -202,6 +232,12 @@ impl Metrics {
         }
         for kind in LATENCIES {
             let _ = self.latency.remove_label_values(&labels(kind));
+        }
+        for outcome in ShadowOutcome::NAMES {
+            let _ = self.shadow_requests.remove_label_values(&labels(outcome));
+        }
+        for of in SHADOWED {
+            let _ = self.shadow_latency.remove_label_values(&labels(of));
         }
         let _ = self.predictions.remove_label_values(&[endpoint, deployed_model]);
     }

@@ -18,6 +18,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
+use shadow::Copies;
+
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
@@ -29,11 +31,15 @@ mod direct;
 mod error;
 mod pool;
 mod raw;
+mod shadow;
 
 pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use pool::WorkPool;
 pub use raw::{RawForm, read_raw, read_rows};
+
+/// The header, or gRPC's metadata, whose value keeps the requests of a session with one deployed model.
+pub const SESSION: &str = "x-tessera-session";
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +196,7 @@ impl Service {
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
         let instances = request.instances.into_iter().map(Instance::Json).collect();
-        self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline).await
+        self.ask(chosen, Question { instances, parameters: request.parameters, form: Form::Rows }, deadline).await
     }
 
     /// As [`Service::predict`], for a question in any form.
@@ -203,9 +209,25 @@ impl Service {
         question: Question,
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
-        let Question { instances, parameters, form } = question;
-        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await;
+        let form = question.form;
+        let answer = self.ask(chosen, question, deadline).await;
         answer.map_err(|error| error.in_form(form)).inspect_err(|error| error.log(chosen))
+    }
+
+    /// Puts a question to a model, and copies of it to the shadows of the endpoint.
+    async fn ask(
+        &self,
+        chosen: &Chosen,
+        question: Question,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let (copies, begin) = (Copies::of(chosen, &question), Instant::now());
+        let Question { instances, parameters, form: _ } = question;
+        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await?;
+        if let Some(copies) = copies {
+            copies.send(self, chosen, &answer, begin.elapsed());
+        }
+        Ok(answer)
     }
 
     /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may
