@@ -14,10 +14,12 @@ export CARGO PYTHON
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TESSERA := $(TARGET)/release/tessera
 VIT_BASE := models-extra/vit-base/1/model.onnx
+# The servers that Tessera is compared with.
+PEERS ?= fastapi cpr litserve mosec ray
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build serve test test-rust test-clients test-models lint fmt proto proto-check doc deny bench bench-smoke image image-check image-cuda \
+.PHONY: help build serve test test-rust test-clients test-models lint fmt proto proto-check doc deny bench bench-full bench-peers bench-stages bench-smoke image image-check image-cuda \
         runtime tools venv clean clean-runtime
 
 help: ## list the targets
@@ -72,11 +74,24 @@ proto-check: ## that src/protocol/generated is what proto/ says
 doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps $(CARGO_FLAGS)
 
-bench: runtime ## the benchmarks of every stage
+bench: build bench-peers $(VIT_BASE) ## Tessera beside other servers, in ten minutes: docs/benchmarks.md
+	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA)
+
+bench-full: build bench-peers $(VIT_BASE) ## the same, every model, load and server: some hours
+	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA) --full
+
+bench-peers: venv ## the other servers' Python environments, into .venv-bench (2 GB)
+	@for peer in $(PEERS); do \
+	    $(PYTHON) scripts/python_environment.py .venv-bench/$$peer benches/compare/requirements/$$peer.txt || exit 1; \
+	done
+
+bench-stages: runtime ## the benchmarks of every stage
 	$(CARGO) bench --bench '*' $(CARGO_FLAGS)
 
-bench-smoke: runtime ## each benchmark once, to see that it runs
+bench-smoke: build venv ## each benchmark once, and a second of Tessera beside FastAPI, to see that they run
 	$(CARGO) test --bench '*' $(CARGO_FLAGS)
+	@$(MAKE) --no-print-directory bench-peers PEERS=fastapi
+	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA) --smoke --peers fastapi
 
 image: ## the container image tessera:latest
 	scripts/build_image.sh cpu tessera:latest
@@ -100,4 +115,4 @@ clean: ## remove what cargo built
 	$(CARGO) clean
 
 clean-runtime: ## remove ONNX Runtime and the Python environments
-	rm -rf .onnxruntime .venv .venv-clients
+	rm -rf .onnxruntime .venv .venv-clients .venv-bench

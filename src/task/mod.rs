@@ -10,13 +10,20 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::engine::Item;
+use crate::preprocess::{ImageError, sniff};
+use crate::tensor::Tensor;
 
 pub mod base64;
+mod given;
 pub mod image_classification;
 pub mod tensors;
+mod views;
 
+pub use given::check;
+use given::given;
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
+pub use views::{ClassesView, ColumnsView, NumberView, RowView, ViewError};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]
@@ -25,6 +32,23 @@ pub enum Instance {
     Json(Bytes),
     /// The bytes of a picture's file, as posted to a raw route or read from a disk.
     Encoded(Bytes),
+    /// The model's input tensors themselves, in the order of its signature, with one row each.
+    Tensors(Item),
+}
+
+/// Whether bytes begin like a picture's file, of a format that is decoded here or not. No JSON does.
+pub fn is_picture(bytes: &[u8]) -> bool {
+    matches!(sniff(bytes), Ok(_) | Err(ImageError::Unsupported { .. }))
+}
+
+impl Instance {
+    /// Its length as it arrived.
+    pub fn byte_size(&self) -> usize {
+        match self {
+            Self::Json(bytes) | Self::Encoded(bytes) => bytes.len(),
+            Self::Tensors(tensors) => tensors.iter().map(Tensor::byte_size).sum(),
+        }
+    }
 }
 
 /// What is wrong with an instance or with the parameters.
@@ -136,7 +160,16 @@ impl Task {
         }
     }
 
-    /// Makes the input tensors of an instance. Takes CPU time: not for a thread that serves connections.
+    /// Whether preparing an instance costs about as much as reading its bytes, and no more.
+    pub fn is_light(&self) -> bool {
+        match self {
+            Self::ImageClassification(_) => false,
+            Self::Tensors(_) => true,
+        }
+    }
+
+    /// Makes the input tensors of an instance. Takes CPU time: unless the task [is light](Task::is_light), not for a
+    /// thread that serves connections.
     ///
     /// # Errors
     /// [`InputError`], relative to the instance.
@@ -159,7 +192,7 @@ impl Task {
     ///
     /// # Errors
     /// [`OutputError`] when they are not what the model's description promises.
-    pub fn finish(&self, outputs: &[crate::tensor::Tensor], parameters: Parameters) -> Result<Prediction, OutputError> {
+    pub fn finish(&self, outputs: &[Tensor], parameters: Parameters) -> Result<Prediction, OutputError> {
         match (self, parameters) {
             (Self::ImageClassification(task), Parameters::ImageClassification(form)) => {
                 task.finish(outputs, form).map(Prediction::ImageClassification)

@@ -43,13 +43,30 @@ impl Builder {
         let mut command = tessera();
         // Not the repository's own folder: its config.toml is not part of the test.
         command.current_dir(repository.path());
-        command.args(["serve", "--host", "127.0.0.1", "--log-format", "json", "--log-level", "info"]);
+        command.args(["serve", "--host", "127.0.0.1", "--log-format", "json"]);
         command.arg("--models").arg(repository.path());
         Self { repository, command }
             .env("TESSERA__SERVER__ADMIN_PORT", "off")
             .env("TESSERA__SERVER__DRAIN_DELAY", "0s")
+            .setting("log.level", "info")
             .setting("server.port", "0")
             .setting("grpc.port", "off")
+    }
+
+    /// With a model more, whose versions are those of other models, from 1 on.
+    pub fn with_versions(self, model: &str, versions: &[&str]) -> Self {
+        let folder = self.repository.path().join(model);
+        std::fs::create_dir(&folder).unwrap();
+        for (index, version) in versions.iter().enumerate() {
+            link(&root().join("tests/models").join(version).join("1"), &folder.join((index + 1).to_string()));
+        }
+        self
+    }
+
+    /// With a configuration file.
+    pub fn with_config(self, text: &str) -> Self {
+        std::fs::write(self.repository.path().join("config.toml"), text).unwrap();
+        self
     }
 
     /// With a setting, such as `limits.body`.

@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{InputError, Instance, OutputError, PreparationTimes, Prepared};
+use super::{InputError, Instance, OutputError, PreparationTimes, Prepared, given};
 use crate::engine::{Item, Signature, TensorSpec};
 use crate::tensor::Tensor;
 
+mod columns;
 mod element;
 mod instance;
 mod read;
 mod write;
 
+pub use element::NonFinite;
+pub(super) use write::{Classes, Number, Styled, StyledColumns};
 pub use write::{Output, Row, Value};
 
 /// The task's name.
@@ -97,6 +100,11 @@ impl Tensors {
         })
     }
 
+    /// The outputs that are given back.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
     pub(super) fn item_bytes(&self) -> usize {
         self.example().iter().map(Tensor::byte_size).sum()
     }
@@ -131,6 +139,7 @@ impl Tensors {
     pub(super) fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
         let json = match instance {
             Instance::Json(json) => json,
+            Instance::Tensors(item) => return given(item, &self.inputs),
             Instance::Encoded(_) => {
                 return Err(InputError::new(
                     "",
