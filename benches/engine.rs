@@ -1,4 +1,5 @@
-//! Images a second of a model: ONNX Runtime in a bare loop, and through the engine, in turn.
+//! Images a second of a model, and how long a lone image takes: ONNX Runtime in a bare loop, and through the engine, in
+//! turn.
 //!
 //! `cargo bench --bench engine [-- FOLDER...]`, by default on `models/imagenet/1`. Not Criterion: what counts is the
 //! throughput of several threads over seconds, and the ratio to the bare loop in the same run.
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
-use tessera::engine::Engine;
-use tessera::engine::onnx::{Example, OnnxModel, OnnxOptions, library};
+use tessera::engine::onnx::{Example, OnnxEngine, OnnxModel, OnnxOptions, library};
+use tessera::engine::{Engine, Item};
 use tessera::tensor::{ElementType, Tensor};
 
 const SHAPE: [usize; 4] = [1, 3, 224, 224];
@@ -34,29 +35,37 @@ fn main() {
         let file = folder.join("model.onnx");
         println!("{}", file.display());
         for _ in 0..rounds {
-            let bare = bare(&file, cores, duration);
+            let (most, memory) = bare(&file, cores, 1, duration);
+            println!("  bare, {cores} sessions of one thread     {most:.1}/s, {memory:+} MB");
+            let (lone, memory) = bare(&file, 1, cores, duration);
+            println!("  bare, 1 session of {cores} threads       {lone:.1}/s, {memory:+} MB");
             let engine = |workers, threads| {
                 let options = OnnxOptions { workers, threads, ..OnnxOptions::default() };
-                let (images, memory) = runtime.block_on(through_engine(&file, &options, duration));
-                format!("{images:.1}/s, ratio {:.3}, {memory:+} MB", images / bare.0)
+                let result = runtime.block_on(through_engine(&file, &options, duration));
+                let Figures { loaded, lone: alone, memory } = result;
+                format!(
+                    "{loaded:.1}/s, ratio {:.3}; lone {alone:.1}/s, ratio {:.3}; {memory:+} MB",
+                    loaded / most,
+                    alone / lone
+                )
             };
-            println!("  bare, {cores} sessions of one thread      {:.1}/s, {:+} MB", bare.0, bare.1);
-            println!("  engine, {cores} workers of one thread     {}", engine(0, 0));
-            println!("  engine, 1 worker of {cores} threads       {}", engine(1, 0));
+            println!("  engine, by load                    {}", engine(0, 0));
+            println!("  engine, {cores} workers of one thread    {}", engine(cores, 1));
+            println!("  engine, 1 worker of {cores} threads      {}", engine(1, 0));
         }
     }
 }
 
-/// A session and a thread for each core, nothing else.
-fn bare(file: &Path, threads: usize, duration: Duration) -> (f64, i64) {
+/// So many sessions, each with a caller and so many threads, nothing else.
+fn bare(file: &Path, sessions: usize, threads: usize, duration: Duration) -> (f64, i64) {
     let before = resident_megabytes();
     let environment = library::environment(None).expect("`make runtime` fetches ONNX Runtime");
-    let mut sessions: Vec<Session> = (0..threads)
+    let mut sessions: Vec<Session> = (0..sessions)
         .map(|_| {
             let build = || {
                 Session::builder(&environment)?
                     .with_optimization_level(GraphOptimizationLevel::All)?
-                    .with_intra_threads(1)?
+                    .with_intra_threads(threads)?
                     .with_intra_op_spinning(false)?
                     .commit_from_file(file)
             };
@@ -81,16 +90,31 @@ fn bare(file: &Path, threads: usize, duration: Duration) -> (f64, i64) {
     (images, resident_megabytes() - before)
 }
 
-/// As many batches of one picture in flight as the engine takes.
-async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration) -> (f64, i64) {
+/// What the engine does.
+struct Figures {
+    /// Images a second with as many batches of one picture in flight as it takes.
+    loaded: f64,
+    /// Images a second one after the other.
+    lone: f64,
+    /// Megabytes more than before.
+    memory: i64,
+}
+
+async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration) -> Figures {
     let before = resident_megabytes();
     let item = vec![Tensor::zeros(ElementType::Float32, &SHAPE)];
     let model = OnnxModel::open(file, options).expect("the model loads");
     let (engine, _) =
         model.start("bench", Some(Example { item: item.clone(), is_typical: true })).expect("the model runs");
     let engine = Arc::new(engine);
+    let loaded = images_a_second(&engine, &item, engine.concurrency(), duration).await;
+    let lone = images_a_second(&engine, &item, 1, duration).await;
+    Figures { loaded, lone, memory: resident_megabytes() - before }
+}
+
+async fn images_a_second(engine: &Arc<OnnxEngine>, item: &Item, callers: usize, duration: Duration) -> f64 {
     let begin = Instant::now();
-    let callers = (0..engine.concurrency()).map(|_| {
+    let callers = (0..callers).map(|_| {
         let (engine, item) = (engine.clone(), item.clone());
         async move {
             let mut count = 0;
@@ -102,11 +126,12 @@ async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration) 
         }
     });
     let count: usize = futures_util::future::join_all(callers).await.into_iter().sum();
-    (count as f64 / begin.elapsed().as_secs_f64(), resident_megabytes() - before)
+    count as f64 / begin.elapsed().as_secs_f64()
 }
 
 /// What the process holds in memory; only Linux tells.
 fn resident_megabytes() -> i64 {
+    tessera::engine::memory::give_back();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes: i64 = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0);

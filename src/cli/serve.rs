@@ -18,7 +18,7 @@ use crate::artifact::Progress;
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
-use crate::grpc::{self, Grpc, GrpcSettings};
+use crate::grpc::{self, Grpc, GrpcSettings, Methods};
 use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, RouteAliases};
@@ -108,11 +108,9 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
-    let grpc = match settings.grpc.port {
-        Some(_) => grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?,
-        None => Router::new(),
-    };
-    let router = api_router(&settings, service.clone(), &operations, grpc.clone())?;
+    let (grpc, methods) = grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?;
+    let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
+    let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone())?;
     tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
     let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
     let grpc = grpc_server.map(|server| {
@@ -186,11 +184,13 @@ fn api_router(
     settings: &Settings,
     service: Arc<Service>,
     operations: &Operations,
+    methods: Arc<Methods>,
     grpc: Router,
 ) -> Result<Router, ServeError> {
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
+        methods,
         metrics: metrics.clone(),
         settings: ApiSettings {
             body_limit: settings.limits.body,

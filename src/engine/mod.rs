@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::tensor::{ElementType, Tensor};
 
 pub mod fake;
+pub mod memory;
 pub mod onnx;
 
 /// A future that owns all it needs.

@@ -26,12 +26,27 @@ pub struct Call {
     pub arrived: Instant,
     /// When its answer is of no use any more.
     pub deadline: tokio::time::Instant,
+    /// Whether the client has set the deadline.
+    named: bool,
 }
 
 impl Call {
-    /// A call that comes now.
-    pub fn new(timeout: Duration) -> Self {
-        Self { arrived: Instant::now(), deadline: tokio::time::Instant::now() + timeout }
+    /// A call that comes now, with the time that the client gives it or else this one.
+    pub fn new(named: Option<Duration>, otherwise: Duration) -> Self {
+        let deadline = tokio::time::Instant::now() + named.unwrap_or(otherwise);
+        Self { arrived: Instant::now(), deadline, named: named.is_some() }
+    }
+
+    /// A call that comes now and has until then.
+    pub fn until(deadline: tokio::time::Instant) -> Self {
+        Self { arrived: Instant::now(), deadline, named: true }
+    }
+
+    /// One message of a stream, which comes now. A stream may last as long as it likes, so that each message has the
+    /// time of a call, unless the client has set a deadline for the whole.
+    pub fn message(self, timeout: Duration) -> Self {
+        let now = Self::new(None, timeout);
+        if self.named { Self { arrived: now.arrived, ..self } } else { now }
     }
 }
 
@@ -45,7 +60,7 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
     let path = request.uri().path().to_owned();
     let mut response = match timeout(request.headers()) {
         Ok(timeout) => {
-            let call = Call::new(timeout.unwrap_or(grpc.settings.request_timeout));
+            let call = Call::new(timeout, grpc.settings.request_timeout);
             request.extensions_mut().insert(call);
             match tokio::time::timeout_at(call.deadline, next.run(request)).await {
                 Ok(response) => response,
@@ -56,10 +71,8 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
     };
     let mut code = grpc_status(response.headers());
     if code == tonic::Code::OutOfRange as i32 {
-        // What tonic says of a message that is too long. The words are those of HTTP's refusal.
-        let limit = grpc.settings.message_limit;
-        let message = format!("Request payload size exceeds the limit: {limit} bytes.");
-        response = failed(&Status::new(Code::InvalidArgument, message));
+        // What tonic says of a message that is too long.
+        response = failed(&too_long(grpc.settings.message_limit));
         code = Code::InvalidArgument.number();
     }
     if code == Code::Unimplemented.number() && !response.headers().contains_key(tonic::Status::GRPC_MESSAGE) {
@@ -70,6 +83,11 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
         grpc.metrics.error(canonical(code).0);
     }
     response
+}
+
+/// A message that is too long, in the words of HTTP's refusal.
+pub fn too_long(limit: usize) -> Status {
+    Status::new(Code::InvalidArgument, format!("Request payload size exceeds the limit: {limit} bytes."))
 }
 
 /// The answer for a path that is no method.

@@ -22,14 +22,18 @@ use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_servic
 use crate::server::Drain;
 use crate::service::Service;
 
+mod ask;
 mod call;
 mod health;
+mod methods;
 mod prediction;
 mod status;
-mod value;
+mod streams;
 
 pub use call::is_grpc;
+pub use methods::Methods;
 use prediction::Predictions;
+use streams::Streams;
 
 /// The service under its other version, whose messages are the same.
 const V1BETA1: &str = "google.cloud.aiplatform.v1beta1.PredictionService";
@@ -63,15 +67,26 @@ pub struct Grpc {
 #[error("gRPC reflection could not be set up: {0}")]
 pub struct ReflectionError(#[from] tonic_reflection::server::Error);
 
-/// The routes of all gRPC services, without a fallback. Health follows `drain` and the readiness that it turns.
+/// The routes of all gRPC services, without a fallback, and the methods among them that can be called by their names.
+/// Health follows `drain` and the readiness that it turns.
 ///
 /// # Errors
 /// [`ReflectionError`].
-pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<Router, ReflectionError> {
+pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Methods>), ReflectionError> {
     let limit = grpc.settings.message_limit;
-    let predictions = PredictionServiceServer::new(Predictions::new(grpc.clone())).max_decoding_message_size(limit);
-    let names = [name_of(&predictions), V1BETA1];
-    let health = health::start(drain.clone(), names).await.max_decoding_message_size(limit);
+    let predictions = |methods| {
+        let streams = Streams::new(drain.clone(), methods);
+        PredictionServiceServer::new(Predictions::new(grpc.clone(), streams)).max_decoding_message_size(limit)
+    };
+    let inner = predictions(None);
+    let health = health::start(drain.clone(), [name_of(&inner), V1BETA1]).await.max_decoding_message_size(limit);
+    let callable = |predictions: PredictionServiceServer<Predictions>| {
+        Router::new()
+            .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
+            .route_service(&path_of(name_of(&predictions)), predictions)
+            .route_service(&path_of(name_of(&health)), health.clone())
+    };
+    let methods = Arc::new(Methods::new(callable(inner), limit));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
@@ -80,14 +95,12 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<Router, Reflection
     let reflection = descriptors().build_v1()?.max_decoding_message_size(limit);
     let reflection_alpha = descriptors().build_v1alpha()?.max_decoding_message_size(limit);
     let metrics = grpc.metrics.clone();
-    Ok(Router::new()
-        .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
-        .route_service(&path_of(name_of(&predictions)), predictions)
-        .route_service(&path_of(name_of(&health)), health)
+    let router = callable(predictions(Some(methods.clone())))
         .route_service(&path_of(name_of(&reflection)), reflection)
         .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
         .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))
-        .layer(from_fn_with_state(grpc, call::accept)))
+        .layer(from_fn_with_state(grpc.clone(), call::accept));
+    Ok((router, methods))
 }
 
 /// The answer for a service or a method that doesn't exist.

@@ -1,90 +1,57 @@
-//! `PredictionService`: from Google's messages to instances, from predictions to Google's messages.
+//! `PredictionService`: from Google's messages to questions, from predictions to Google's messages.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use prost_types::Value;
 use tonic::codegen::BoxStream;
-use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
-use tonic::{Request, Response};
+use tonic::{Request, Response, Streaming};
 
 use super::Grpc;
-use super::call::Call;
+use super::ask::{Head, name_the_model};
+use super::methods::Methods;
 use super::status::to_tonic;
-use super::value;
-
+use super::streams::{Streams, in_order};
 use crate::protocol::generated::google::api::HttpBody;
+use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionService;
-use crate::protocol::generated::google::cloud::aiplatform::v1::{
-    PredictRequest, PredictResponse, RawPredictRequest, StreamRawPredictRequest,
-};
-use crate::protocol::status::{Code, Status};
-use crate::protocol::vertex::{self, RequestError};
-use crate::service::{Chosen, RawRequest, ServiceError, Target, read_raw};
+use crate::protocol::status::Status;
+use crate::protocol::value;
+use crate::protocol::vertex::RequestError;
+use crate::service::{Chosen, Question, ServiceError, Target, input_sets, read_direct, read_raw, write_direct};
 use crate::task::{Instance, Prediction};
-
-/// Names the endpoint where a request's own field doesn't.
-const ENDPOINT: &str = "x-vertex-ai-endpoint-id";
-const DEPLOYED_MODEL: &str = "x-vertex-ai-deployed-model-id";
 
 /// The methods, for both versions.
 pub struct Predictions {
     grpc: Arc<Grpc>,
+    streams: Streams,
 }
 
 impl Predictions {
-    /// On top of a service.
-    pub fn new(grpc: Arc<Grpc>) -> Self {
-        Self { grpc }
+    /// On top of a service. Without `methods` those that call a method by its name are not there.
+    pub fn new(grpc: Arc<Grpc>, streams: Streams) -> Self {
+        Self { grpc, streams }
     }
 
-    /// Answers a call and counts it: `read` makes instances of the message, `write` a message of the predictions.
-    async fn answer<T>(
+    /// Answers a call: `read` makes a question of the message for whoever answers, with something that `write` needs.
+    async fn answer<C, T>(
         &self,
         head: Head,
         endpoint: &str,
-        read: impl FnOnce() -> Result<RawRequest, Status>,
-        write: impl FnOnce(&Chosen, &[Prediction]) -> Result<T, serde_json::Error>,
+        read: impl FnOnce(&Chosen) -> Result<(Question, C), Status>,
+        write: impl FnOnce(&Chosen, &[Prediction], C) -> Result<T, serde_json::Error>,
     ) -> Result<Response<T>, tonic::Status> {
-        let Grpc { service, metrics, .. } = &*self.grpc;
-        let endpoint = head.endpoint(endpoint).map_err(|status| to_tonic(&status))?;
-        let chosen = service.choose(Target::Endpoint(endpoint)).map_err(|error| {
-            let status = Status::from(&error);
-            metrics.answered_unknown(status.http_status().as_u16());
-            to_tonic(&status)
-        })?;
-        let answered = self.predict_with(&head.call, &chosen, read, write).await;
-        let http = answered.as_ref().map_or_else(|status| status.http_status().as_u16(), |_| 200);
-        chosen.deployed.metrics.answered(http);
-        let mut response = Response::new(answered.map_err(|status| to_tonic(&status))?);
+        let outcome = async {
+            let chosen = self.grpc.choose(Target::Endpoint(head.endpoint(endpoint)?))?;
+            let write = |predictions: &[Prediction], context| write(&chosen, predictions, context);
+            let message = self.grpc.ask(head.call, &chosen, || read(&chosen), write).await?;
+            Ok((message, chosen))
+        };
+        let (message, chosen) = outcome.await.map_err(|status: Status| to_tonic(&status))?;
+        let mut response = Response::new(message);
         name_the_model(response.metadata_mut(), &chosen);
         Ok(response)
-    }
-
-    async fn predict_with<T>(
-        &self,
-        call: &Call,
-        chosen: &Chosen,
-        read: impl FnOnce() -> Result<RawRequest, Status>,
-        write: impl FnOnce(&Chosen, &[Prediction]) -> Result<T, serde_json::Error>,
-    ) -> Result<T, Status> {
-        let Grpc { service, metrics, .. } = &*self.grpc;
-        let received = Instant::now();
-        let RawRequest { instances, parameters } = read()?;
-        let parse = received.elapsed();
-        let answer = service
-            .predict_instances(chosen, instances, parameters.as_deref(), call.deadline)
-            .await
-            .inspect_err(|error| error.log(chosen))
-            .map_err(|error| Status::from(&error))?;
-        let message = write(chosen, &answer.predictions).map_err(|error| {
-            tracing::error!(%error, "an answer could not be written as a message");
-            Status::new(Code::Internal, "the answer could not be written as a message")
-        })?;
-        answer.count(&chosen.deployed, metrics, parse, call.arrived.elapsed());
-        Ok(message)
     }
 
     /// What both raw methods do.
@@ -96,10 +63,10 @@ impl Predictions {
     ) -> Result<Response<HttpBody>, tonic::Status> {
         let HttpBody { content_type, data, .. } = body.unwrap_or_default();
         let limit = self.grpc.settings.instances;
-        let read = move || read_raw(&content_type, &data, limit).map_err(refused);
-        self.answer(head, endpoint, read, |_, predictions| {
-            let body = serde_json::to_vec(&vertex::PredictResponse { predictions, deployed_model: None })?;
-            Ok(HttpBody { content_type: "application/json".to_owned(), data: body.into(), extensions: Vec::new() })
+        let read = move |_: &Chosen| read_raw(&content_type, &data, limit).map_err(refused);
+        self.answer(head, endpoint, read, |_, predictions, form| {
+            let data = form.write(predictions)?.into();
+            Ok(HttpBody { content_type: form.media_type().to_owned(), data, extensions: Vec::new() })
         })
         .await
     }
@@ -107,55 +74,123 @@ impl Predictions {
 
 #[tonic::async_trait]
 impl PredictionService for Predictions {
-    async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictResponse>, tonic::Status> {
+    async fn predict(
+        &self,
+        request: Request<wire::PredictRequest>,
+    ) -> Result<Response<wire::PredictResponse>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
-        let PredictRequest { endpoint, instances, parameters, .. } = request.into_inner();
+        let wire::PredictRequest { endpoint, instances, parameters, .. } = request.into_inner();
         let limit = self.grpc.settings.instances;
-        self.answer(head, &endpoint, move || read_values(instances, parameters, limit), write_values).await
+        let read = move |_: &Chosen| Ok((read_values(instances, parameters, limit)?, ()));
+        self.answer(head, &endpoint, read, |chosen, predictions, ()| write_values(chosen, predictions)).await
     }
 
-    async fn raw_predict(&self, request: Request<RawPredictRequest>) -> Result<Response<HttpBody>, tonic::Status> {
+    async fn raw_predict(
+        &self,
+        request: Request<wire::RawPredictRequest>,
+    ) -> Result<Response<HttpBody>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
-        let RawPredictRequest { endpoint, http_body } = request.into_inner();
+        let wire::RawPredictRequest { endpoint, http_body } = request.into_inner();
         self.raw(head, &endpoint, http_body).await
     }
 
     /// One body: no model here gives its answer piece by piece.
     async fn stream_raw_predict(
         &self,
-        request: Request<StreamRawPredictRequest>,
+        request: Request<wire::StreamRawPredictRequest>,
     ) -> Result<Response<BoxStream<HttpBody>>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
-        let StreamRawPredictRequest { endpoint, http_body } = request.into_inner();
+        let wire::StreamRawPredictRequest { endpoint, http_body } = request.into_inner();
         let response = self.raw(head, &endpoint, http_body).await?;
         Ok(response.map(|body| -> BoxStream<HttpBody> { Box::pin(stream::iter(Some(Ok(body)))) }))
     }
-}
 
-/// What a call says beside its message.
-struct Head {
-    call: Call,
-    endpoint: Option<MetadataValue<Ascii>>,
-}
-
-impl Head {
-    fn of<T>(request: &Request<T>, grpc: &Grpc) -> Self {
-        let call = request.extensions().get::<Call>().copied();
-        Self {
-            call: call.unwrap_or_else(|| Call::new(grpc.settings.request_timeout)),
-            endpoint: request.metadata().get(ENDPOINT).cloned(),
-        }
+    async fn direct_predict(
+        &self,
+        request: Request<wire::DirectPredictRequest>,
+    ) -> Result<Response<wire::DirectPredictResponse>, tonic::Status> {
+        let head = Head::of(&request, &self.grpc);
+        let wire::DirectPredictRequest { endpoint, inputs, parameters } = request.into_inner();
+        let limit = self.grpc.settings.instances;
+        let read = move |chosen: &Chosen| {
+            let question = read_direct(&chosen.deployed.model, inputs, parameters.as_ref(), limit);
+            Ok((question.map_err(|error| Status::from(&error))?, ()))
+        };
+        self.answer(head, &endpoint, read, |_, predictions, ()| {
+            Ok(wire::DirectPredictResponse { outputs: write_direct(predictions), parameters: None })
+        })
+        .await
     }
 
-    /// The id of the endpoint: the last segment of the message's own name, or what the metadata says. Project and
-    /// location are whatever the client believes them to be.
-    fn endpoint<'a>(&'a self, name: &'a str) -> Result<&'a str, Status> {
-        let metadata = || self.endpoint.as_ref().and_then(|value| value.to_str().ok());
-        let named = Some(name).filter(|name| !name.is_empty()).or_else(metadata);
-        named.map(|name| name.rsplit('/').next().unwrap_or(name)).filter(|id| !id.is_empty()).ok_or_else(|| {
-            let message = "endpoint is missing: it must be projects/PROJECT/locations/LOCATION/endpoints/ENDPOINT";
-            Status::bad_field("endpoint", message)
-        })
+    /// An answer for each set of inputs, in their order.
+    async fn server_streaming_predict(
+        &self,
+        request: Request<wire::StreamingPredictRequest>,
+    ) -> Result<Response<BoxStream<wire::StreamingPredictResponse>>, tonic::Status> {
+        let head = Head::of(&request, &self.grpc);
+        let wire::StreamingPredictRequest { endpoint, inputs, parameters } = request.into_inner();
+        let opened = (|| {
+            let chosen = self.grpc.choose(Target::Endpoint(head.endpoint(&endpoint)?))?;
+            let sets = input_sets(&chosen.deployed.model, inputs).map_err(|error| Status::from(&error));
+            match sets {
+                Ok(sets) => Ok((chosen, sets)),
+                Err(status) => self.grpc.counted(&chosen, Err(status)),
+            }
+        })();
+        let (chosen, sets) = opened.map_err(|status| to_tonic(&status))?;
+        let names = chosen.clone();
+        let (grpc, call) = (self.grpc.clone(), head.call);
+        let answers = in_order(stream::iter(sets).map(Ok), move |inputs| {
+            let (grpc, chosen, parameters) = (grpc.clone(), chosen.clone(), parameters.clone());
+            async move {
+                let answer = grpc.direct(call, &chosen, inputs, parameters).await;
+                answer.map(|outputs| wire::StreamingPredictResponse { outputs, parameters: None })
+            }
+        });
+        let mut response = Response::new(answers);
+        name_the_model(response.metadata_mut(), &names);
+        Ok(response)
+    }
+
+    async fn streaming_predict(
+        &self,
+        request: Request<Streaming<wire::StreamingPredictRequest>>,
+    ) -> Result<Response<BoxStream<wire::StreamingPredictResponse>>, tonic::Status> {
+        self.streams.direct(&self.grpc, request)
+    }
+
+    async fn stream_direct_predict(
+        &self,
+        request: Request<Streaming<wire::StreamDirectPredictRequest>>,
+    ) -> Result<Response<BoxStream<wire::StreamDirectPredictResponse>>, tonic::Status> {
+        self.streams.direct(&self.grpc, request)
+    }
+
+    async fn direct_raw_predict(
+        &self,
+        request: Request<wire::DirectRawPredictRequest>,
+    ) -> Result<Response<wire::DirectRawPredictResponse>, tonic::Status> {
+        let head = Head::of(&request, &self.grpc);
+        let methods = self.streams.methods()?;
+        let authorization = Methods::authorization(&request);
+        let wire::DirectRawPredictRequest { endpoint, method_name, input } = request.into_inner();
+        let endpoint = head.endpoint(&endpoint).map_err(|status| to_tonic(&status))?;
+        let answer = methods.call(endpoint, &method_name, input, authorization, head.call).await?;
+        Ok(answer.map(|output| wire::DirectRawPredictResponse { output }))
+    }
+
+    async fn streaming_raw_predict(
+        &self,
+        request: Request<Streaming<wire::StreamingRawPredictRequest>>,
+    ) -> Result<Response<BoxStream<wire::StreamingRawPredictResponse>>, tonic::Status> {
+        self.streams.direct_raw(&self.grpc, request)
+    }
+
+    async fn stream_direct_raw_predict(
+        &self,
+        request: Request<Streaming<wire::StreamDirectRawPredictRequest>>,
+    ) -> Result<Response<BoxStream<wire::StreamDirectRawPredictResponse>>, tonic::Status> {
+        self.streams.direct_raw(&self.grpc, request)
     }
 }
 
@@ -163,7 +198,7 @@ fn refused(error: RequestError) -> Status {
     Status::from(&ServiceError::from(error))
 }
 
-fn read_values(instances: Vec<Value>, parameters: Option<Value>, limit: usize) -> Result<RawRequest, Status> {
+fn read_values(instances: Vec<Value>, parameters: Option<Value>, limit: usize) -> Result<Question, Status> {
     match instances.len() {
         0 => return Err(refused(RequestError::EmptyInstances)),
         count if count > limit => return Err(refused(RequestError::TooMany(limit))),
@@ -185,12 +220,12 @@ fn read_values(instances: Vec<Value>, parameters: Option<Value>, limit: usize) -
         .enumerate()
         .map(|(index, value)| Ok(Instance::Json(json(&value, &|| format!("instances[{index}]"))?)))
         .collect::<Result<_, Status>>()?;
-    Ok(RawRequest { instances, parameters })
+    Ok(Question { instances, parameters })
 }
 
-fn write_values(chosen: &Chosen, predictions: &[Prediction]) -> Result<PredictResponse, serde_json::Error> {
+fn write_values(chosen: &Chosen, predictions: &[Prediction]) -> Result<wire::PredictResponse, serde_json::Error> {
     let fields = &chosen.deployed.fields;
-    Ok(PredictResponse {
+    Ok(wire::PredictResponse {
         predictions: predictions.iter().map(value::from_serialize).collect::<Result<_, _>>()?,
         deployed_model_id: fields.deployed_model_id.clone(),
         model: fields.model.clone(),
@@ -198,15 +233,4 @@ fn write_values(chosen: &Chosen, predictions: &[Prediction]) -> Result<PredictRe
         model_version_id: fields.model_version_id.clone(),
         metadata: None,
     })
-}
-
-/// The metadata by which Vertex says who answered.
-fn name_the_model(metadata: &mut MetadataMap, chosen: &Chosen) {
-    for (name, value) in [(ENDPOINT, &chosen.endpoint.id), (DEPLOYED_MODEL, &chosen.deployed.fields.deployed_model_id)]
-    {
-        // Ids are checked when they are configured.
-        if let Ok(value) = value.parse() {
-            metadata.insert(name, value);
-        }
-    }
 }

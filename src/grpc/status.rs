@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::protocol::status::{ERROR_DOMAIN, Status};
+use crate::protocol::status::{Code, ERROR_DOMAIN, Status};
 
 /// As the client gets it.
 pub fn to_tonic(status: &Status) -> tonic::Status {
@@ -23,10 +23,31 @@ pub fn to_tonic(status: &Status) -> tonic::Status {
     tonic::Status::with_error_details(code, &status.message, details)
 }
 
+/// A status that one of our own methods gave, for a client of another protocol.
+pub fn from_tonic(status: &tonic::Status) -> Status {
+    let code = match status.code() {
+        tonic::Code::Cancelled => Code::Cancelled,
+        tonic::Code::InvalidArgument | tonic::Code::OutOfRange => Code::InvalidArgument,
+        tonic::Code::DeadlineExceeded => Code::DeadlineExceeded,
+        tonic::Code::NotFound => Code::NotFound,
+        tonic::Code::ResourceExhausted => Code::ResourceExhausted,
+        tonic::Code::FailedPrecondition => Code::FailedPrecondition,
+        tonic::Code::Unimplemented => Code::Unimplemented,
+        tonic::Code::Unavailable => Code::Unavailable,
+        _ => Code::Internal,
+    };
+    let details = status.get_error_details();
+    let violation = details.bad_request().and_then(|request| request.field_violations.first());
+    Status {
+        field: violation.map(|violation| violation.field.clone()),
+        retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        ..Status::new(code, status.message())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::status::Code;
 
     #[test]
     fn details_are_those_of_json() {
@@ -41,6 +62,18 @@ mod tests {
 
         let status = to_tonic(&Status::unavailable("full", Duration::from_millis(2500)));
         assert_eq!(status.get_error_details().retry_info().unwrap().retry_delay, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_status_survives_the_way_there_and_back() {
+        for status in [
+            Status::bad_field("instances[3]", "instances[3] is wrong"),
+            Status::unavailable("full", Duration::from_secs(3)),
+            Status::new(Code::NotFound, "no"),
+            Status::new(Code::Unimplemented, "no"),
+        ] {
+            assert_eq!(from_tonic(&to_tonic(&status)), status);
+        }
     }
 
     #[test]

@@ -12,20 +12,25 @@ use http::{Method, Uri};
 use serde_json::json;
 
 use crate::endpoint::LookupError;
+use crate::grpc::Methods;
 use crate::observe::Metrics;
 use crate::protocol::status::{Code, Status};
-use crate::protocol::vertex::Surface;
 use crate::service::{Service, ServiceError, Target};
 
 mod describe;
+mod direct;
+mod exchange;
 pub mod middleware;
 pub mod operations;
 mod predict;
 mod respond;
 mod routes;
+mod stream;
+mod wrapped;
 
+use predict::RawRoute;
 pub use respond::Failure;
-use routes::{Action, ResourceVerb, action};
+use routes::{Action, ResourceVerb, Verb, action};
 
 /// What requests may cost.
 #[derive(Debug, Clone)]
@@ -44,6 +49,8 @@ pub struct ApiSettings {
 pub struct Api {
     /// Predicts.
     pub service: Arc<Service>,
+    /// Calls methods by their names.
+    pub methods: Arc<Methods>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Limits.
@@ -90,7 +97,7 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
 
 async fn predict_default(State(api): State<Arc<Api>>, request: Request) -> Response {
     match request.method() {
-        &Method::POST => predict::predict(&api, Target::Default, Surface::Container, request).await,
+        &Method::POST => predict::raw(&api, Target::Default, RawRoute::Container, request).await,
         _ => Failure(Status::method_not_allowed("POST")).into_response(),
     }
 }
@@ -122,9 +129,20 @@ async fn resource(
 async fn endpoint_action(api: &Api, target: &str, request: Request) -> Response {
     let ResourceVerb { resource, verb } = ResourceVerb::split(target);
     match action(verb, request.method()) {
-        Ok(Action::Predict) => predict::predict(api, Target::Endpoint(resource), Surface::Api, request).await,
+        Ok(Action::Ask(verb)) => ask(api, Target::Endpoint(resource), verb, request).await,
         Ok(Action::Describe) => describe_endpoint(api, resource).into_response(),
         Err(status) => Failure(status).into_response(),
+    }
+}
+
+async fn ask(api: &Api, target: Target<'_>, verb: Verb, request: Request) -> Response {
+    match verb {
+        Verb::Predict => predict::predict(api, target, request).await,
+        Verb::RawPredict => predict::raw(api, target, RawRoute::Raw, request).await,
+        Verb::StreamRawPredict => predict::raw(api, target, RawRoute::Stream, request).await,
+        Verb::DirectPredict => direct::predict(api, target, request).await,
+        Verb::DirectRawPredict => direct::raw(api, target, request).await,
+        Verb::ServerStreamingPredict => direct::server_streaming(api, target, request).await,
     }
 }
 
@@ -142,9 +160,13 @@ async fn deployed_model(
 ) -> Response {
     let ResourceVerb { resource: id, verb } = ResourceVerb::split(&target);
     match action(verb, request.method()) {
-        Ok(Action::Predict) => {
+        Ok(Action::Ask(verb)) => {
             let target = Target::DeployedModel { endpoint: &endpoint, id };
-            predict::predict(&api, target, Surface::Container, request).await
+            match verb {
+                // Vertex's own default for a container's predict route.
+                Verb::Predict => predict::raw(&api, target, RawRoute::Container, request).await,
+                verb => ask(&api, target, verb, request).await,
+            }
         }
         Ok(Action::Describe) => describe_deployed_model(&api, &endpoint, id).into_response(),
         Err(status) => Failure(status).into_response(),

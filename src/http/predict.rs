@@ -1,113 +1,99 @@
-//! `predict` over HTTP, on both surfaces.
-
-use std::time::Instant;
+//! `predict`, and raw bodies, over HTTP.
 
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
 
 use super::Api;
-use super::middleware::{
-    BodyError, BodyLimits, SERVER_TIMING, ServerTimeoutError, read_body, server_timeout, server_timing,
-};
-use super::respond::{Failure, json};
-use crate::protocol::status::{Code, Status};
+use super::exchange::{Exchange, unwritable};
+use super::respond::{self, json};
+use super::stream::{self, Framing};
+use super::wrapped::{Wrapped, unwrap};
+use crate::protocol::status::Status;
 use crate::protocol::vertex::{self, PredictResponse, Surface};
-use crate::service::{Chosen, Target};
+use crate::service::{ServiceError, Target, read_raw};
 
-/// Answers a request to predict, and counts it.
-pub async fn predict(api: &Api, target: Target<'_>, surface: Surface, request: Request) -> Response {
-    let begin = Instant::now();
-    let chosen = match api.service.choose(target) {
-        Ok(chosen) => chosen,
-        Err(error) => {
-            let status = Status::from(&error);
-            api.metrics.answered_unknown(status.http_status().as_u16());
-            return fail(api, status);
-        }
+/// `predict` as Google's clients ask it: instances in, predictions and who made them out.
+pub async fn predict(api: &Api, target: Target<'_>, request: Request) -> Response {
+    let mut exchange = match Exchange::open(api, target, request).await {
+        Ok(exchange) => exchange,
+        Err(response) => return response,
     };
-    let response = match answer(api, &chosen, surface, request, begin).await {
-        Ok(response) => response,
-        Err(status) => fail(api, status),
-    };
-    chosen.deployed.metrics.answered(response.status().as_u16());
-    response
+    let outcome = predicted(&mut exchange).await;
+    exchange.close(outcome)
 }
 
-fn fail(api: &Api, status: Status) -> Response {
-    api.metrics.error(status.code.name());
-    Failure(status).into_response()
-}
-
-async fn answer(
-    api: &Api,
-    chosen: &Chosen,
-    surface: Surface,
-    request: Request,
-    begin: Instant,
-) -> Result<Response, Status> {
-    let timeout = server_timeout(request.headers())?.unwrap_or(api.settings.request_timeout);
-    let deadline = tokio::time::Instant::now() + timeout;
-    let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout.min(timeout) };
-    let body = read_body(request, limits).await?;
-
-    let received = Instant::now();
-    let request = vertex::parse(&body, surface, api.settings.instances)
-        .map_err(|error| Status::from(&crate::service::ServiceError::from(error)))?;
-    // The instances are slices of it, and each gives its share up as soon as it is prepared.
+async fn predicted(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
+    // The instances are slices of the body, and each gives its share up as soon as it is prepared.
+    let body = std::mem::take(&mut exchange.body);
+    let request = vertex::parse(&body, Surface::Api, exchange.api.settings.instances).map_err(refused)?;
     drop(body);
-    let parse = received.elapsed();
-
-    let answer = api.service.predict(chosen, request, deadline).await.map_err(|error| {
+    let parse = exchange.since_received();
+    let Exchange { api, chosen, deadline, .. } = &*exchange;
+    let answer = api.service.predict(chosen, request, *deadline).await.map_err(|error| {
         error.log(chosen);
         Status::from(&error)
     })?;
-    let fields = (surface == Surface::Api).then_some(&chosen.deployed.fields);
+    let fields = Some(&chosen.deployed.fields);
     let body = serde_json::to_vec(&PredictResponse { predictions: &answer.predictions, deployed_model: fields })
+        .map_err(|error| unwritable(&error))?;
+    Ok(exchange.timed(json(body), &answer, parse))
+}
+
+/// How raw bodies travel on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawRoute {
+    /// A container's predict route: as they are.
+    Container,
+    /// `rawPredict`: as they are, or both in Google's wrapper.
+    Raw,
+    /// `streamRawPredict`: the same, with the answer in pieces where that can be told.
+    Stream,
+}
+
+/// One body in, one body out, both as the model's container takes and gives them.
+pub async fn raw(api: &Api, target: Target<'_>, route: RawRoute, request: Request) -> Response {
+    let mut exchange = match Exchange::open(api, target, request).await {
+        Ok(exchange) => exchange,
+        Err(response) => return response,
+    };
+    let outcome = answered(&mut exchange, route).await;
+    exchange.close(outcome)
+}
+
+async fn answered(exchange: &mut Exchange<'_>, route: RawRoute) -> Result<Response, Status> {
+    let body = std::mem::take(&mut exchange.body);
+    let wrapped = match route {
+        RawRoute::Container => None,
+        RawRoute::Raw | RawRoute::Stream => unwrap(&body)?,
+    };
+    let is_wrapped = wrapped.is_some();
+    let Wrapped { media_type, data } =
+        wrapped.unwrap_or_else(|| Wrapped { media_type: std::mem::take(&mut exchange.media_type), data: body });
+    let (question, form) = read_raw(&media_type, &data, exchange.api.settings.instances).map_err(refused)?;
+    drop(data);
+    let parse = exchange.since_received();
+    let Exchange { api, chosen, deadline, .. } = &*exchange;
+    let answer = api
+        .service
+        .predict_instances(chosen, question.instances, question.parameters.as_deref(), *deadline)
+        .await
         .map_err(|error| {
-            tracing::error!(%error, "an answer could not be written as JSON");
-            Status::new(Code::Internal, "the answer could not be written as JSON")
+            error.log(chosen);
+            Status::from(&error)
         })?;
-    let stages = answer.count(&chosen.deployed, &api.metrics, parse, begin.elapsed());
-    let mut response = json(body);
-    let headers = response.headers_mut();
-    headers.insert(SERVER_TIMING, server_timing(stages));
-    name_the_model(headers, chosen);
-    Ok(response)
-}
-
-/// The headers by which Vertex says who answered.
-fn name_the_model(headers: &mut HeaderMap, chosen: &Chosen) {
-    const ENDPOINT: HeaderName = HeaderName::from_static("x-vertex-ai-endpoint-id");
-    const DEPLOYED_MODEL: HeaderName = HeaderName::from_static("x-vertex-ai-deployed-model-id");
-    const MODEL: HeaderName = HeaderName::from_static("x-vertex-ai-model");
-    const VERSION: HeaderName = HeaderName::from_static("x-vertex-ai-model-version-id");
-    let fields = &chosen.deployed.fields;
-    for (name, value) in [
-        (ENDPOINT, &chosen.endpoint.id),
-        (DEPLOYED_MODEL, &fields.deployed_model_id),
-        (MODEL, &fields.model),
-        (VERSION, &fields.model_version_id),
-    ] {
-        // Ids are checked when they are configured; a folder's name may hold what a header can't.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
+    let data = form.write(&answer.predictions).map_err(|error| unwritable(&error))?;
+    let data = if is_wrapped { Wrapped::wrap(form.media_type(), &data) } else { data };
+    let response = match (route, exchange.framing) {
+        // No model here gives its answer piece by piece: it is one piece.
+        (RawRoute::Stream, framing) if is_wrapped || framing == Framing::Events => {
+            stream::respond(framing, futures_util::stream::iter([Ok(data)]))
         }
-    }
+        _ if is_wrapped => json(data),
+        _ => respond::body(form.media_type(), data),
+    };
+    Ok(exchange.timed(response, &answer, parse))
 }
 
-impl From<BodyError> for Status {
-    fn from(error: BodyError) -> Self {
-        let code = match &error {
-            BodyError::Timeout { .. } => Code::DeadlineExceeded,
-            _ => Code::InvalidArgument,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<ServerTimeoutError> for Status {
-    fn from(error: ServerTimeoutError) -> Self {
-        Self::bad_field("X-Server-Timeout", error.to_string())
-    }
+fn refused(error: vertex::RequestError) -> Status {
+    Status::from(&ServiceError::from(error))
 }

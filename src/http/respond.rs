@@ -33,8 +33,13 @@ impl IntoResponse for Failure {
 }
 
 /// A 200 with a JSON body.
-pub fn json(body: Vec<u8>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+pub fn json(json: Vec<u8>) -> Response {
+    body("application/json", json)
+}
+
+/// A 200 with a body of some media type.
+pub fn body(media_type: &'static str, body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(media_type))], body).into_response()
 }
 
 #[cfg(test)]

@@ -31,23 +31,50 @@ impl<'a> ResourceVerb<'a> {
 pub enum Action {
     /// GET without a verb.
     Describe,
-    /// POST with `:predict`.
-    Predict,
+    /// POST with a verb.
+    Ask(Verb),
 }
+
+/// What is asked of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the wire's")]
+pub enum Verb {
+    Predict,
+    RawPredict,
+    StreamRawPredict,
+    DirectPredict,
+    DirectRawPredict,
+    ServerStreamingPredict,
+}
+
+/// The verbs as they stand in paths.
+const VERBS: [(&str, Verb); 6] = [
+    ("predict", Verb::Predict),
+    ("rawPredict", Verb::RawPredict),
+    ("streamRawPredict", Verb::StreamRawPredict),
+    ("directPredict", Verb::DirectPredict),
+    ("directRawPredict", Verb::DirectRawPredict),
+    ("serverStreamingPredict", Verb::ServerStreamingPredict),
+];
 
 /// Decides by verb and method.
 ///
 /// # Errors
 /// 404 for a verb that doesn't exist, 405 for the wrong method.
 pub fn action(verb: Option<&str>, method: &Method) -> Result<Action, Status> {
-    match verb {
-        None if method == Method::GET || method == Method::HEAD => Ok(Action::Describe),
-        None => Err(Status::method_not_allowed("GET, HEAD")),
-        Some("predict") if method == Method::POST => Ok(Action::Predict),
-        Some("predict") => Err(Status::method_not_allowed("POST")),
-        Some(verb) => {
+    let Some(verb) = verb else {
+        return match *method {
+            Method::GET | Method::HEAD => Ok(Action::Describe),
+            _ => Err(Status::method_not_allowed("GET, HEAD")),
+        };
+    };
+    match VERBS.iter().find(|(name, _)| *name == verb) {
+        Some((_, verb)) if method == Method::POST => Ok(Action::Ask(*verb)),
+        Some(_) => Err(Status::method_not_allowed("POST")),
+        None => {
             let verb: String = verb.chars().take(40).collect();
-            Err(Status::new(Code::NotFound, format!("the verb `{verb}` is not known here; there is `predict`")))
+            let known = VERBS.map(|(name, _)| format!("`{name}`")).join(", ");
+            Err(Status::new(Code::NotFound, format!("the verb `{verb}` is not known here; there are {known}")))
         }
     }
 }
@@ -68,7 +95,7 @@ mod tests {
 
     #[test]
     fn verbs_and_methods_have_errors_of_their_own() {
-        assert_eq!(action(Some("predict"), &Method::POST), Ok(Action::Predict));
+        assert_eq!(action(Some("predict"), &Method::POST), Ok(Action::Ask(Verb::Predict)));
         assert_eq!(action(None, &Method::HEAD), Ok(Action::Describe));
         assert_eq!(action(Some("predict"), &Method::GET).unwrap_err().allow, Some("POST"));
         assert_eq!(action(None, &Method::DELETE).unwrap_err().allow, Some("GET, HEAD"));

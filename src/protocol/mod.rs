@@ -4,4 +4,5 @@
 pub mod generated;
 pub mod proto_json;
 pub mod status;
+pub mod value;
 pub mod vertex;

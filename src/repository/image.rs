@@ -54,7 +54,7 @@ pub(super) fn task(
     }
     Ok(ImageClassification {
         preprocessor,
-        element_type: input.element_type,
+        input: input.clone(),
         scores_output,
         labels: manifest.labels.clone(),
         activation: manifest.activation,

@@ -26,6 +26,9 @@ pub enum ServiceError {
     /// The body is not a prediction request.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A tensor, or what else is named by its whole path, can't be used.
+    #[error(transparent)]
+    Field(InputError),
     /// The parameters make no sense.
     #[error("parameters: {0}")]
     Parameters(InputError),
@@ -72,7 +75,7 @@ impl ServiceError {
             Self::Lookup(LookupError::NoTraffic(_)) => "NO_TRAFFIC",
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
-            Self::Request(_) => "INVALID_REQUEST",
+            Self::Request(_) | Self::Field(_) => "INVALID_REQUEST",
             Self::Parameters(_) => "INVALID_PARAMETERS",
             Self::Instance { .. } => "INVALID_INSTANCE",
             Self::Refused(Refusal::TooLarge { .. }) => "REQUEST_TOO_LARGE",
@@ -109,6 +112,7 @@ impl From<&ServiceError> for Status {
                 field: request.field().map(str::to_owned),
                 ..Status::new(Code::InvalidArgument, request.to_string())
             },
+            ServiceError::Field(input) => bad_input("", input),
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
             ServiceError::Refused(refusal) => refused(refusal),
@@ -138,6 +142,7 @@ impl From<&ServiceError> for Status {
 fn bad_input(base: &str, input: &InputError) -> Status {
     let field = match input.path.as_str() {
         "" => base.to_owned(),
+        path if base.is_empty() => path.to_owned(),
         path if path.starts_with('[') => format!("{base}{path}"),
         path => format!("{base}.{path}"),
     };

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
@@ -23,13 +24,15 @@ use crate::scheduler::{Completed, Pending};
 use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
 
 mod accounting;
+mod direct;
 mod error;
 mod pool;
 mod raw;
 
+pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use pool::WorkPool;
-pub use raw::{RawRequest, read_raw};
+pub use raw::{RawForm, read_raw};
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,15 @@ pub enum Target<'a> {
     },
 }
 
+/// What is asked, in whatever form it came.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// At least one.
+    pub instances: Vec<Instance>,
+    /// The JSON text of the parameters.
+    pub parameters: Option<Bytes>,
+}
+
 /// Who answers a request.
 #[derive(Clone)]
 pub struct Chosen {
@@ -55,6 +67,22 @@ pub struct Chosen {
     /// Its deployed model whose turn it is.
     pub deployed: Arc<DeployedModel>,
 }
+
+impl Chosen {
+    /// The headers, or the metadata, by which Vertex AI says who answered, and their values.
+    pub fn names(&self) -> [(&'static str, &str); 4] {
+        let fields = &self.deployed.fields;
+        [
+            (ENDPOINT_ID, &self.endpoint.id),
+            ("x-vertex-ai-deployed-model-id", &fields.deployed_model_id),
+            ("x-vertex-ai-model", &fields.model),
+            ("x-vertex-ai-model-version-id", &fields.model_version_id),
+        ]
+    }
+}
+
+/// The header that names the endpoint; in a gRPC request it does so where the message doesn't.
+pub const ENDPOINT_ID: &str = "x-vertex-ai-endpoint-id";
 
 /// How long the stages of a request took; of several instances the slowest counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,61 +1,95 @@
-//! Bodies that reach the model as they are: what their media type says they hold.
+//! Bodies that reach the model as they are: what they hold, and the form of their answer.
+//!
+//! The one place where a raw body becomes instances and where their predictions become a body again. Another protocol's
+//! body that may come by the same routes is another [`RawForm`].
 
 use bytes::Bytes;
 
-use crate::protocol::vertex::{self, RequestError, Surface};
-use crate::task::Instance;
+use super::Question;
+use crate::protocol::vertex::{self, PredictResponse, RequestError, Surface};
+use crate::task::{Instance, Prediction, is_picture};
 
-/// What a raw body asks for.
-#[derive(Debug, Clone)]
-pub struct RawRequest {
-    /// At least one.
-    pub instances: Vec<Instance>,
-    /// The JSON text of the parameters.
-    pub parameters: Option<Bytes>,
+/// The form of a raw answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RawForm {
+    /// The container's: `{"predictions": [...]}`.
+    #[default]
+    Predictions,
 }
 
-/// Reads a raw body. With a media type of `image/...` it is one picture's file. Anything else is taken for the JSON of a
-/// container's predict route, as many clients send none or the wrong type; it may have `limit` instances.
+impl RawForm {
+    /// The media type of the answer.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Predictions => "application/json",
+        }
+    }
+
+    /// The body of the answer.
+    ///
+    /// # Errors
+    /// Whatever the serialisation of a prediction fails with.
+    pub fn write(self, predictions: &[Prediction]) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Self::Predictions => serde_json::to_vec(&PredictResponse { predictions, deployed_model: None }),
+        }
+    }
+}
+
+/// Reads a raw body, and says what form its answer has. It is one picture's file when its media type is `image/...` or when it begins like one; many
+/// clients send no media type or the wrong one. Anything else is taken for the JSON of a container's predict route,
+/// which may have `limit` instances.
 ///
 /// # Errors
 /// [`RequestError`] when the body is empty, or neither a picture nor a request.
-pub fn read_raw(media_type: &str, body: &Bytes, limit: usize) -> Result<RawRequest, RequestError> {
-    if media_type.trim_start().get(..6).is_some_and(|prefix| prefix.eq_ignore_ascii_case("image/")) {
-        return match body.is_empty() {
-            true => Err(RequestError::Empty),
-            false => Ok(RawRequest { instances: vec![Instance::Encoded(body.clone())], parameters: None }),
-        };
+pub fn read_raw(media_type: &str, body: &Bytes, limit: usize) -> Result<(Question, RawForm), RequestError> {
+    let is_image = media_type.trim_start().get(..6).is_some_and(|prefix| prefix.eq_ignore_ascii_case("image/"));
+    if is_image && body.is_empty() {
+        return Err(RequestError::Empty);
+    }
+    let form = RawForm::Predictions;
+    if is_image || is_picture(body) {
+        return Ok((Question { instances: vec![Instance::Encoded(body.clone())], parameters: None }, form));
     }
     let request = vertex::parse(body, Surface::Container, limit)?;
     let instances = request.instances.into_iter().map(Instance::Json).collect();
-    Ok(RawRequest { instances, parameters: request.parameters })
+    Ok((Question { instances, parameters: request.parameters }, form))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(media_type: &str, body: &'static str) -> Result<RawRequest, RequestError> {
-        read_raw(media_type, &Bytes::from_static(body.as_bytes()), 2)
+    fn read(media_type: &str, body: &'static [u8]) -> Result<Question, RequestError> {
+        read_raw(media_type, &Bytes::from_static(body), 2).map(|(question, _)| question)
     }
 
     #[test]
     fn a_picture_is_one_instance() {
         for media_type in ["image/jpeg", "Image/PNG; x=y", " image/x"] {
-            let request = read(media_type, "bytes").unwrap();
+            let request = read(media_type, b"bytes").unwrap();
             assert!(matches!(&request.instances[..], [Instance::Encoded(bytes)] if bytes == "bytes"), "{media_type}");
         }
-        assert_eq!(read("image/jpeg", "").unwrap_err(), RequestError::Empty);
+        assert_eq!(read("image/jpeg", b"").unwrap_err(), RequestError::Empty);
+    }
+
+    #[test]
+    fn a_picture_is_known_by_its_first_bytes_too() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+        for media_type in ["", "application/octet-stream", "application/x-www-form-urlencoded"] {
+            let request = read(media_type, png).unwrap();
+            assert!(matches!(&request.instances[..], [Instance::Encoded(bytes)] if *bytes == png[..]), "{media_type}");
+        }
     }
 
     #[test]
     fn everything_else_is_a_request() {
         for media_type in ["application/json", "", "text/plain", "im", "\u{e9}\u{e9}\u{e9}\u{e9}"] {
-            let request = read(media_type, r#"{"instances":[1,2],"parameters":{},"x":0}"#).unwrap();
+            let request = read(media_type, br#"{"instances":[1,2],"parameters":{},"x":0}"#).unwrap();
             assert!(matches!(&request.instances[..], [Instance::Json(_), Instance::Json(_)]), "{media_type}");
             assert_eq!(request.parameters.as_deref(), Some(&b"{}"[..]));
         }
-        assert_eq!(read("", r#"{"instances":[1,2,3]}"#).unwrap_err(), RequestError::TooMany(2));
-        assert!(matches!(read("application/json", "bytes").unwrap_err(), RequestError::NotJson(_)));
+        assert_eq!(read("", br#"{"instances":[1,2,3]}"#).unwrap_err(), RequestError::TooMany(2));
+        assert!(matches!(read("application/json", b"bytes").unwrap_err(), RequestError::NotJson(_)));
     }
 }

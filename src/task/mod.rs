@@ -10,11 +10,16 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::engine::Item;
+use crate::preprocess::{ImageError, sniff};
+use crate::tensor::Tensor;
 
 pub mod base64;
+mod given;
 pub mod image_classification;
 pub mod tensors;
 
+pub use given::check;
+use given::given;
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
 
@@ -25,6 +30,13 @@ pub enum Instance {
     Json(Bytes),
     /// The bytes of a picture's file, as posted to a raw route or read from a disk.
     Encoded(Bytes),
+    /// The model's input tensors themselves, in the order of its signature, with one row each.
+    Tensors(Item),
+}
+
+/// Whether bytes begin like a picture's file, of a format that is decoded here or not. No JSON does.
+pub fn is_picture(bytes: &[u8]) -> bool {
+    matches!(sniff(bytes), Ok(_) | Err(ImageError::Unsupported { .. }))
 }
 
 /// What is wrong with an instance or with the parameters.
@@ -159,7 +171,7 @@ impl Task {
     ///
     /// # Errors
     /// [`OutputError`] when they are not what the model's description promises.
-    pub fn finish(&self, outputs: &[crate::tensor::Tensor], parameters: Parameters) -> Result<Prediction, OutputError> {
+    pub fn finish(&self, outputs: &[Tensor], parameters: Parameters) -> Result<Prediction, OutputError> {
         match (self, parameters) {
             (Self::ImageClassification(task), Parameters::ImageClassification(form)) => {
                 task.finish(outputs, form).map(Prediction::ImageClassification)

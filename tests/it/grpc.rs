@@ -122,9 +122,9 @@ async fn both_versions_and_both_ports() {
                 call(channel, &format!("{service}/Predict"), request).await.unwrap().into_inner();
             assert_eq!(answer.predictions.len(), 1, "{service}");
         }
-        let refused = call::<_, ()>(channel, &format!("{V1}/Explain"), Request::new(())).await.unwrap_err();
+        let refused = call::<_, ()>(channel, &format!("{V1}/GenerateContent"), Request::new(())).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
-        assert!(refused.message().contains("Explain"), "{refused:?}");
+        assert!(refused.message().contains("GenerateContent"), "{refused:?}");
         let refused = call::<_, ()>(channel, "no.such.Service/Method", Request::new(())).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
     }

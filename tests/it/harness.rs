@@ -43,11 +43,12 @@ impl Builder {
         let mut command = tessera();
         // Not the repository's own folder: its config.toml is not part of the test.
         command.current_dir(repository.path());
-        command.args(["serve", "--host", "127.0.0.1", "--log-format", "json", "--log-level", "info"]);
+        command.args(["serve", "--host", "127.0.0.1", "--log-format", "json"]);
         command.arg("--models").arg(repository.path());
         Self { repository, command }
             .env("TESSERA__SERVER__ADMIN_PORT", "off")
             .env("TESSERA__SERVER__DRAIN_DELAY", "0s")
+            .setting("log.level", "info")
             .setting("server.port", "0")
             .setting("grpc.port", "off")
     }

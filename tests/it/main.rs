@@ -7,4 +7,5 @@ mod errors;
 mod grpc;
 mod harness;
 mod predict;
+mod raw;
 mod tensors;

@@ -270,3 +270,22 @@ fn confidences_by_label(prediction: &Value) -> [f64; 3] {
         prediction["confidences"][index].as_f64().unwrap()
     })
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_do_not_depend_on_the_load() {
+    let server = Builder::with_models(&["imagenet"]).setting("log.level", "debug").start();
+    // A lone request has all cores, as the log says, others share them: the same bits either way.
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+        assert!(server.log().iter().any(|line| line.contains(r#""wide":true"#)), "{:?}", server.log());
+    }
+    let body = json!({"instances": [instance(&example("cat.jpg"))], "parameters": {"topK": 1000}});
+    let path = "/v1/endpoints/imagenet:predict";
+    let lone = post(&server, path, &body).await;
+    assert_eq!(lone.0, 200);
+    for _ in 0..3 {
+        let together = (0..8).map(|_| post(&server, path, &body));
+        for answer in futures_util::future::join_all(together).await {
+            assert_eq!(answer.1["predictions"], lone.1["predictions"]);
+        }
+    }
+}

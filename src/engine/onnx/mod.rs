@@ -4,9 +4,9 @@
 //! [`OnnxModel::start`] warms them and gives the [`OnnxEngine`] that serves.
 //!
 //! An engine owns its threads, its *workers*, which are fed by a channel; nothing waits for a lock. On a CPU the workers
-//! share one session, and so one copy of the weights, and the default is a worker per core with one thread each, which
-//! gives the most images a second. On a GPU each worker has a session of its own, by default there is one. Dropping the
-//! engine ends its threads and frees the sessions.
+//! share their sessions, and so one copy of the weights, and the default is a worker per core with one thread each, which
+//! gives the most images a second, and all cores for a batch that comes alone, which is answered soonest. On a GPU each
+//! worker has a session of its own, by default there is one. Dropping the engine ends its threads and frees the sessions.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,15 +20,19 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, Engine, EngineError, Item, Signature};
+use super::{BoxFuture, Engine, EngineError, Item, Signature, memory};
 
 mod convert;
+mod layout;
 pub mod library;
 mod session;
 mod shared;
+mod weights;
 
+use layout::{Sessions, WORTH_SHARING, cores, workers_and_threads};
 use library::LibraryError;
 use session::ModelSession;
+use weights::SharedWeights;
 
 /// What computes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -153,8 +157,12 @@ pub struct Example {
 
 /// A loaded model that isn't running yet.
 pub struct OnnxModel {
+    path: PathBuf,
+    options: OnnxOptions,
     /// One for each worker; on a CPU all are the same.
     sessions: Vec<Arc<ModelSession>>,
+    /// What a second layout of the CPU's cores would share.
+    weights: Option<Arc<SharedWeights>>,
     provider: Provider,
     max_batch: usize,
     /// Neither a setting nor the model itself says how large a batch is.
@@ -186,8 +194,13 @@ impl OnnxModel {
         provider: Provider,
         options: &OnnxOptions,
     ) -> Result<Self, LoadError> {
-        let (workers, threads) = layout(provider, options, cores());
-        let open = || ModelSession::open(environment, path, provider, threads, options).map(Arc::new);
+        let (workers, threads) = workers_and_threads(provider, options, cores());
+        let nothing_set = options.workers == 0 && options.threads == 0;
+        let weights = match provider {
+            Provider::Cpu if nothing_set && workers > 1 => shared_weights(path),
+            _ => None,
+        };
+        let open = || ModelSession::open(environment, path, provider, threads, options, weights.clone()).map(Arc::new);
         let sessions = match provider {
             Provider::Cpu => vec![open()?; workers],
             Provider::Cuda | Provider::TensorRt => (0..workers).map(|_| open()).collect::<Result<Vec<_>, _>>()?,
@@ -200,7 +213,8 @@ impl OnnxModel {
             (set, _) => set,
         };
         let batch_is_free = fixed.is_none() && options.max_batch == 0;
-        Ok(Self { sessions, provider, max_batch: fixed.unwrap_or(chosen), batch_is_free })
+        let (path, options) = (path.to_path_buf(), options.clone());
+        Ok(Self { path, options, sessions, weights, provider, max_batch: fixed.unwrap_or(chosen), batch_is_free })
     }
 
     /// Makes batches of up to this many items, unless a setting or the model itself says otherwise.
@@ -231,59 +245,104 @@ impl OnnxModel {
     /// # Errors
     /// [`LoadError::WarmUp`] when the model fails on an example that is typical.
     pub fn start(self, name: &str, example: Option<Example>) -> Result<(OnnxEngine, Option<Item>), LoadError> {
-        let Self { sessions, provider, max_batch, batch_is_free: _ } = self;
+        let Self { path, options, sessions, weights, provider, max_batch, batch_is_free: _ } = self;
         let signature = sessions[0].signature().clone();
         let (concurrency, fixed_batch) = (sessions.len(), sessions[0].fixed_batch());
-        let mut warm_up = Duration::ZERO;
+        let begin = Instant::now();
         let mut outputs = None;
+        let mut shortest = Duration::MAX;
         // Workers that share a session come one after the other, and need it warmed only once.
         let mut distinct: Vec<&Arc<ModelSession>> = sessions.iter().collect();
         distinct.dedup_by(|a, b| Arc::ptr_eq(a, b));
         for session in distinct {
-            let Some(Example { item, is_typical }) = &example else { break };
-            let begin = Instant::now();
-            let full = vec![item.clone(); max_batch];
-            let sizes = if max_batch == 1 { vec![1] } else { vec![1, max_batch] };
-            for batch in sizes.into_iter().map(|size| &full[..size]) {
-                match session.run(batch) {
-                    Ok(items) => outputs = items.into_iter().next(),
-                    Err(error) if *is_typical => return Err(LoadError::WarmUp(error.to_string())),
-                    Err(error) => {
-                        tracing::warn!(model = name, %error, "the model can't be warmed with zeros and empty strings");
-                        break;
-                    }
-                }
-            }
-            warm_up += begin.elapsed();
+            let Some(example) = &example else { break };
+            let warmed = warm(name, session, example, max_batch)?;
+            (outputs, shortest) = (warmed.outputs, warmed.run);
         }
-        tracing::debug!(model = name, milliseconds = warm_up.as_millis(), "warmed");
+        let wide = weights.as_ref().filter(|_| shortest >= WORTH_SHARING).and_then(|weights| {
+            give_back(Some(weights));
+            wide_session(name, &path, &options, weights)
+        });
+        if let (Some(session), Some(example)) = (&wide, &example) {
+            warm(name, session, example, max_batch)?;
+        }
+        give_back(weights.as_ref());
+        tracing::debug!(model = name, milliseconds = begin.elapsed().as_millis(), wide = wide.is_some(), "warmed");
         let (jobs, inbox) = crossbeam_channel::unbounded();
+        // On a CPU all workers look at the same load.
+        let shared = (provider == Provider::Cpu).then(|| Arc::new(Sessions::new(sessions[0].clone(), wide, shortest)));
         for (index, session) in sessions.into_iter().enumerate() {
             let inbox = inbox.clone();
+            let sessions = shared.clone().unwrap_or_else(|| Arc::new(Sessions::new(session, None, shortest)));
             std::thread::Builder::new()
                 .name(format!("engine-{index}"))
-                .spawn(move || work(&session, &inbox))
+                .spawn(move || work(&sessions, &inbox))
                 .map_err(|error| LoadError::WarmUp(format!("no thread could be started: {error}")))?;
         }
         Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, jobs }, outputs))
     }
 }
 
-/// How many workers, and how many threads each.
-///
-/// Most images a second come from one single-threaded worker per core; a GPU needs one worker and few threads.
-fn layout(provider: Provider, options: &OnnxOptions, cores: usize) -> (usize, usize) {
-    match (provider, options.workers, options.threads) {
-        (Provider::Cpu, 0, 0) => (cores, 1),
-        (Provider::Cpu, 0, threads) => ((cores / threads).max(1), threads),
-        (Provider::Cpu, workers, 0) => (workers, (cores / workers).max(1)),
-        (_, workers, threads) => (workers.max(1), threads.max(1)),
-    }
+/// What a model's first runs show.
+struct Warmed {
+    /// The outputs for the example, unless the model can't take it.
+    outputs: Option<Item>,
+    /// How long one example takes.
+    run: Duration,
 }
 
-/// The cores that this process may use (its affinity and cgroup quota count).
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// Runs batches of one and of the most items through a session.
+fn warm(name: &str, session: &ModelSession, example: &Example, max_batch: usize) -> Result<Warmed, LoadError> {
+    let full = vec![example.item.clone(); max_batch];
+    let mut warmed = Warmed { outputs: None, run: Duration::MAX };
+    // The first run of all pays for what later ones find there, so the second one is timed.
+    let sizes = if max_batch == 1 { vec![1, 1] } else { vec![1, 1, max_batch] };
+    for size in sizes {
+        let begin = Instant::now();
+        match session.run(&full[..size]) {
+            Ok(items) => warmed.outputs = items.into_iter().next(),
+            Err(error) if example.is_typical => return Err(LoadError::WarmUp(error.to_string())),
+            Err(error) => {
+                tracing::warn!(model = name, %error, "the model can't be warmed with zeros and empty strings");
+                break;
+            }
+        }
+        if size == 1 {
+            warmed.run = warmed.run.min(begin.elapsed());
+        }
+    }
+    Ok(warmed)
+}
+
+/// The weights of a model for more sessions than one, where that is possible.
+fn shared_weights(path: &Path) -> Option<Arc<SharedWeights>> {
+    let shared = SharedWeights::map(path).inspect_err(|error| {
+        tracing::debug!(path = %path.display(), %error, "the weights can't be shared between sessions");
+    });
+    shared.ok().flatten().map(Arc::new)
+}
+
+/// A session on all cores. Without it the model serves as well, only a lone request has to wait longer.
+fn wide_session(
+    name: &str,
+    path: &Path,
+    options: &OnnxOptions,
+    weights: &Arc<SharedWeights>,
+) -> Option<Arc<ModelSession>> {
+    let environment = library::environment(options.library.as_deref()).ok()?;
+    let session = ModelSession::open(&environment, path, Provider::Cpu, cores(), options, Some(weights.clone()))
+        .inspect_err(
+            |error| tracing::warn!(model = name, %error, "lone requests get one core, as a second session failed"),
+        );
+    session.ok().map(Arc::new)
+}
+
+/// Gives back what loading needed and serving doesn't.
+fn give_back(weights: Option<&Arc<SharedWeights>>) {
+    if let Some(weights) = weights {
+        weights.give_back();
+    }
+    memory::give_back();
 }
 
 struct Job {
@@ -292,11 +351,11 @@ struct Job {
 }
 
 /// The life of an engine thread: until the engine is dropped.
-fn work(session: &ModelSession, inbox: &Receiver<Job>) {
+fn work(sessions: &Sessions, inbox: &Receiver<Job>) {
     while let Ok(Job { batch, reply }) = inbox.recv() {
         // A panic must neither end the thread nor leave the batch without an answer. The session itself is only
         // a handle: what it points to lives in the runtime, which doesn't unwind.
-        let result = catch_unwind(AssertUnwindSafe(|| session.run(&batch)))
+        let result = catch_unwind(AssertUnwindSafe(|| sessions.run(&batch)))
             .unwrap_or_else(|_| Err(EngineError::Failed("a panic in the engine's thread".to_owned())));
         // The inputs are freed here, not by whoever waits for the answer.
         drop(batch);
@@ -353,17 +412,6 @@ impl Engine for OnnxEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_single_threaded_session_per_core_unless_told_otherwise() {
-        let with = |workers, threads| OnnxOptions { workers, threads, ..OnnxOptions::default() };
-        assert_eq!(layout(Provider::Cpu, &with(0, 0), 8), (8, 1));
-        assert_eq!(layout(Provider::Cpu, &with(1, 0), 8), (1, 8));
-        assert_eq!(layout(Provider::Cpu, &with(0, 4), 8), (2, 4));
-        assert_eq!(layout(Provider::Cpu, &with(0, 16), 8), (1, 16));
-        assert_eq!(layout(Provider::Cpu, &with(3, 2), 8), (3, 2));
-        assert_eq!(layout(Provider::Cuda, &with(0, 0), 8), (1, 1));
-    }
 
     #[test]
     fn a_provider_is_known_by_its_name() {

@@ -1,6 +1,7 @@
 //! One ONNX Runtime session: building it for a provider, and running a batch through it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ort::environment::Environment;
 use ort::ep;
@@ -9,6 +10,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
 use super::convert::{input_spec, input_value, is_contiguous, output_maps, output_spec, output_tensor, pad};
 use super::shared::SharedSession;
+use super::weights::SharedWeights;
 use super::{LoadError, OnnxOptions, Provider};
 use crate::engine::{EngineError, Item, Signature};
 use crate::tensor::{Tensor, TensorError};
@@ -18,18 +20,22 @@ pub(super) struct ModelSession {
     session: SharedSession,
     signature: Signature,
     fixed_batch: Option<usize>,
+    /// What the session has borrowed, dropped after it.
+    _weights: Option<Arc<SharedWeights>>,
 }
 
 impl ModelSession {
-    /// Loads a model for one provider, with this many intra-op threads.
+    /// Loads a model for one provider, with this many intra-op threads, and with weights that other sessions share.
     pub(super) fn open(
         environment: &Environment,
         path: &Path,
         provider: Provider,
         threads: usize,
         options: &OnnxOptions,
+        weights: Option<Arc<SharedWeights>>,
     ) -> Result<Self, LoadError> {
-        let built = build(environment, path, provider, threads, options).and_then(SharedSession::new);
+        let built =
+            build(environment, path, provider, threads, options, weights.as_deref()).and_then(SharedSession::new);
         let session = built.map_err(|error| match provider {
             Provider::Cpu => LoadError::Model { path: path.to_path_buf(), reason: error.to_string() },
             _ => LoadError::Provider { provider, reason: error.to_string() },
@@ -46,7 +52,7 @@ impl ModelSession {
                 .map_err(unsupported)?,
         };
         let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
-        Ok(Self { session, signature, fixed_batch })
+        Ok(Self { session, signature, fixed_batch, _weights: weights })
     }
 
     pub(super) fn signature(&self) -> &Signature {
@@ -144,11 +150,15 @@ fn build(
     provider: Provider,
     threads: usize,
     options: &OnnxOptions,
+    weights: Option<&SharedWeights>,
 ) -> ort::Result<Session> {
-    let builder = Session::builder(environment)?
+    let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_intra_op_spinning(options.spin)?;
+    if let Some(weights) = weights {
+        builder = weights.lend(builder)?;
+    }
     with_provider(builder, provider, options)?.commit_from_file(path)
 }
 

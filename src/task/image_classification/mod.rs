@@ -7,8 +7,8 @@ use std::time::Instant;
 use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
-use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, base64};
-use crate::engine::Item;
+use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, base64, given};
+use crate::engine::{Item, TensorSpec};
 use crate::preprocess::{DecodeLimits, Preprocessor, sniff};
 use crate::tensor::{ElementType, Tensor};
 
@@ -27,8 +27,8 @@ pub const NAME: &str = "image-classification";
 pub struct ImageClassification {
     /// From a file's bytes to numbers.
     pub preprocessor: Preprocessor,
-    /// The element type that the model takes: float32 or float16.
-    pub element_type: ElementType,
+    /// What the model takes: float32 or float16, as the preprocessing makes it.
+    pub input: TensorSpec,
     /// Which of the model's outputs holds the scores, of shape [batch, classes].
     pub scores_output: usize,
     /// The name of each class, in the order of the scores.
@@ -54,16 +54,17 @@ impl ImageClassification {
     }
 
     pub(super) fn item_bytes(&self) -> usize {
-        self.item_shape().iter().product::<usize>() * self.element_type.size()
+        self.item_shape().iter().product::<usize>() * self.input.element_type.size()
     }
 
     pub(super) fn example(&self) -> Item {
-        vec![Tensor::zeros(self.element_type, &self.item_shape())]
+        vec![Tensor::zeros(self.input.element_type, &self.item_shape())]
     }
 
     pub(super) fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
         let json = match instance {
             Instance::Encoded(bytes) => return self.prepare_file(bytes, "", std::time::Duration::ZERO),
+            Instance::Tensors(item) => return given(item, std::slice::from_ref(&self.input)),
             Instance::Json(json) => json,
         };
         let begin = Instant::now();
@@ -102,7 +103,7 @@ impl ImageClassification {
 
     fn tensor(&self, shape: &[usize], pixels: Vec<f32>) -> Result<Tensor, String> {
         let unfit = |error: ndarray::ShapeError| error.to_string();
-        match self.element_type {
+        match self.input.element_type {
             ElementType::Float16 => {
                 let pixels = pixels.into_iter().map(f16::from_f32).collect();
                 Ok(ArrayD::from_shape_vec(IxDyn(shape), pixels).map_err(unfit)?.into())

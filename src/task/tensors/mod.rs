@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{InputError, Instance, OutputError, PreparationTimes, Prepared};
+use super::{InputError, Instance, OutputError, PreparationTimes, Prepared, given};
 use crate::engine::{Item, Signature, TensorSpec};
 use crate::tensor::Tensor;
 
@@ -131,6 +131,7 @@ impl Tensors {
     pub(super) fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
         let json = match instance {
             Instance::Json(json) => json,
+            Instance::Tensors(item) => return given(item, &self.inputs),
             Instance::Encoded(_) => {
                 return Err(InputError::new(
                     "",

@@ -1,0 +1,106 @@
+//! What every method does around its own work: who is asked, until when, who answers, and what is counted.
+
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+
+use super::Grpc;
+use super::call::Call;
+use crate::protocol::status::{Code, Status};
+use crate::service::{Chosen, ENDPOINT_ID, Question, Target};
+use crate::task::Prediction;
+
+/// What a call says beside its message.
+#[derive(Clone)]
+pub struct Head {
+    /// When it came, and when it has to be answered.
+    pub call: Call,
+    endpoint: Option<MetadataValue<Ascii>>,
+}
+
+impl Head {
+    /// Of any call.
+    pub fn of<T>(request: &Request<T>, grpc: &Grpc) -> Self {
+        let call = request.extensions().get::<Call>().copied();
+        Self {
+            call: call.unwrap_or_else(|| Call::new(None, grpc.settings.request_timeout)),
+            endpoint: request.metadata().get(ENDPOINT_ID).cloned(),
+        }
+    }
+
+    /// The id of the endpoint: the last segment of the message's own name, or what the metadata says. Project and
+    /// location are whatever the client believes them to be.
+    ///
+    /// # Errors
+    /// When neither names one.
+    pub fn endpoint<'a>(&'a self, name: &'a str) -> Result<&'a str, Status> {
+        let metadata = || self.endpoint.as_ref().and_then(|value| value.to_str().ok());
+        let named = Some(name).filter(|name| !name.is_empty()).or_else(metadata);
+        named.map(|name| name.rsplit('/').next().unwrap_or(name)).filter(|id| !id.is_empty()).ok_or_else(|| {
+            let message = "endpoint is missing: it must be projects/PROJECT/locations/LOCATION/endpoints/ENDPOINT";
+            Status::bad_field("endpoint", message)
+        })
+    }
+}
+
+impl Grpc {
+    /// Finds who answers; counts a call for what isn't here.
+    ///
+    /// # Errors
+    /// The status for the client.
+    pub fn choose(&self, target: Target<'_>) -> Result<Chosen, Status> {
+        self.service.choose(target).map_err(|error| {
+            let status = Status::from(&error);
+            self.metrics.answered_unknown(status.http_status().as_u16());
+            status
+        })
+    }
+
+    /// Counts an outcome for whoever was chosen.
+    pub fn counted<T>(&self, chosen: &Chosen, outcome: Result<T, Status>) -> Result<T, Status> {
+        let http = outcome.as_ref().map_or_else(|status| status.http_status().as_u16(), |_| 200);
+        chosen.deployed.metrics.answered(http);
+        outcome
+    }
+
+    /// Answers a call and counts it: `read` makes a question of the message, with something that `write` needs to make
+    /// a message of the predictions.
+    ///
+    /// # Errors
+    /// The status for the client.
+    pub async fn ask<C, T>(
+        &self,
+        call: Call,
+        chosen: &Chosen,
+        read: impl FnOnce() -> Result<(Question, C), Status>,
+        write: impl FnOnce(&[Prediction], C) -> Result<T, serde_json::Error>,
+    ) -> Result<T, Status> {
+        let outcome = async {
+            let received = std::time::Instant::now();
+            let (Question { instances, parameters }, context) = read()?;
+            let parse = received.elapsed();
+            let answer = self
+                .service
+                .predict_instances(chosen, instances, parameters.as_deref(), call.deadline)
+                .await
+                .inspect_err(|error| error.log(chosen))
+                .map_err(|error| Status::from(&error))?;
+            let message = write(&answer.predictions, context).map_err(|error| {
+                tracing::error!(%error, "an answer could not be written as a message");
+                Status::new(Code::Internal, "the answer could not be written as a message")
+            })?;
+            answer.count(&chosen.deployed, &self.metrics, parse, call.arrived.elapsed());
+            Ok(message)
+        };
+        self.counted(chosen, outcome.await)
+    }
+}
+
+/// The metadata by which Vertex says who answered.
+pub fn name_the_model(metadata: &mut MetadataMap, chosen: &Chosen) {
+    for (name, value) in chosen.names() {
+        // Ids are checked when they are configured; a folder's name may hold what metadata can't.
+        if let Ok(value) = value.parse() {
+            metadata.insert(name, value);
+        }
+    }
+}
