@@ -21,6 +21,7 @@ mod describe;
 mod direct;
 mod exchange;
 pub mod middleware;
+mod models;
 pub mod operations;
 mod predict;
 mod respond;
@@ -69,7 +70,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         router = router.route(&path, any(resource));
     }
-    router.with_state(api)
+    router.merge(models::router()).with_state(api)
 }
 
 /// The answer for a path that doesn't exist.
@@ -89,6 +90,8 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
     let default = catalog.default_endpoint().ok().map(|endpoint| endpoint.id.clone());
     let body = json!({
         "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
+        // By which KServe's clients know that a server lives.
+        "status": "alive",
         "defaultEndpoint": default,
         "endpoints": endpoints,
     });

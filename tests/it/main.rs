@@ -6,6 +6,7 @@ mod container;
 mod errors;
 mod grpc;
 mod harness;
+mod models;
 mod predict;
 mod raw;
 mod tensors;
