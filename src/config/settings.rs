@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::artifact::ArtifactUri;
+use crate::artifact::{ArtifactUri, Variables};
 use crate::engine::onnx::Provider;
 use crate::observe::LogFormat;
 
@@ -173,6 +173,15 @@ pub enum OnError {
 pub struct Artifacts {
     /// Folders by the `gs://` and `s3://` prefixes that they stand in for.
     pub map: BTreeMap<String, String>,
+    /// `None`: below the system's folder for temporary files.
+    #[serde(serialize_with = "path")]
+    pub directory: Option<PathBuf>,
+    /// Bytes.
+    #[serde(serialize_with = "size")]
+    pub max_bytes: usize,
+    /// What the environment says of stores and credentials.
+    #[serde(skip)]
+    pub variables: Variables,
 }
 
 /// `[log]`
@@ -203,7 +212,12 @@ impl Settings {
                 .section("explain", |reader| Explain { image_grid: reader.read("image_grid", integer(1..=32, 7)) }),
             engine: reader.section("engine", Engine::read),
             repository: reader.section("repository", Repository::read),
-            artifacts: reader.section("artifacts", |reader| Artifacts { map: reader.read("map", read_map) }),
+            artifacts: reader.section("artifacts", |reader| Artifacts {
+                map: reader.read("map", read_map),
+                directory: reader.read("directory", optional_path),
+                max_bytes: reader.read("max_bytes", reader::size(1 << 20..=1 << 50, "50GiB")),
+                variables: Variables::default(),
+            }),
             log: reader.section("log", Log::read),
             endpoints: Vec::new(),
             container,

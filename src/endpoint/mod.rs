@@ -16,9 +16,11 @@ use crate::scheduler::Scheduler;
 use crate::task::Task;
 
 mod identity;
+mod model;
 mod traffic;
 
 pub use identity::derived_id;
+pub use model::{NamedModel, Version};
 use traffic::TrafficSplit;
 
 /// A model that is ready to answer. Several deployed models may share it, and its queue.
@@ -117,6 +119,24 @@ pub enum LookupError {
         endpoint: String,
         /// What was asked for.
         id: String,
+    },
+    /// Nothing here has that name: no endpoint, no model, no deployed model.
+    #[error("model `{name}` is not served here; there are: {}", .known.join(", "))]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The model isn't there in that version.
+    #[error("model `{model}` has no {version} here; there are: {}", .known.join(", "))]
+    UnknownVersion {
+        /// The model.
+        model: String,
+        /// What was asked for, such as `version 2`.
+        version: String,
+        /// What there is.
+        known: Vec<String>,
     },
     /// A route that names no endpoint was used, but none is the default.
     #[error("no endpoint is the default: set `default_endpoint` to one of {}", .known.join(", "))]

@@ -77,14 +77,10 @@ impl Grpc {
     ) -> Result<T, Status> {
         let outcome = async {
             let received = std::time::Instant::now();
-            let (Question { instances, parameters }, context) = read()?;
+            let (question, context) = read()?;
             let parse = received.elapsed();
-            let answer = self
-                .service
-                .predict_instances(chosen, instances, parameters.as_deref(), call.deadline)
-                .await
-                .inspect_err(|error| error.log(chosen))
-                .map_err(|error| Status::from(&error))?;
+            let answer = self.service.answer(chosen, question, call.deadline).await;
+            let answer = answer.map_err(|error| Status::from(&error))?;
             let message = write(&answer.predictions, context).map_err(|error| {
                 tracing::error!(%error, "an answer could not be written as a message");
                 Status::new(Code::Internal, "the answer could not be written as a message")

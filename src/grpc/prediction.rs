@@ -17,6 +17,7 @@ use crate::protocol::generated::google::api::HttpBody;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionService;
 use crate::protocol::status::Status;
+use crate::protocol::tf_serving::Form;
 use crate::protocol::value;
 use crate::protocol::vertex::RequestError;
 use crate::service::{Chosen, Question, ServiceError, Target, input_sets, read_direct, read_raw, write_direct};
@@ -241,7 +242,7 @@ fn read_values(instances: Vec<Value>, parameters: Option<Value>, limit: usize) -
         .enumerate()
         .map(|(index, value)| Ok(Instance::Json(json(&value, &|| format!("instances[{index}]"))?)))
         .collect::<Result<_, Status>>()?;
-    Ok(Question { instances, parameters })
+    Ok(Question { instances, parameters, form: Form::Rows })
 }
 
 fn write_values(chosen: &Chosen, predictions: &[Prediction]) -> Result<wire::PredictResponse, serde_json::Error> {

@@ -11,9 +11,10 @@ use super::Chosen;
 use crate::endpoint::LookupError;
 use crate::explain::spec::SpecError;
 use crate::protocol::status::{Code, Status};
+use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::RequestError;
 use crate::scheduler::{Refusal, ScheduleError};
-use crate::task::{InputError, OutputError};
+use crate::task::{InputError, OutputError, ViewError};
 
 /// Why there is no prediction.
 #[derive(Debug, Error)]
@@ -50,6 +51,9 @@ pub enum ServiceError {
         /// What is wrong with it.
         error: InputError,
     },
+    /// The model's outputs have not the shape that was asked for.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The queue didn't let the request in.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -84,6 +88,7 @@ impl ServiceError {
             Self::Loading => "MODELS_LOADING",
             Self::Lookup(LookupError::NoTraffic(_)) => "NO_TRAFFIC",
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
+            Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
             Self::Request(_) | Self::Field(_) => "INVALID_REQUEST",
             Self::ExplanationsDisabled => "EXPLANATIONS_DISABLED",
@@ -91,6 +96,7 @@ impl ServiceError {
             Self::Explanation(_) => "INVALID_EXPLANATION_SPEC",
             Self::Parameters(_) => "INVALID_PARAMETERS",
             Self::Instance { .. } => "INVALID_INSTANCE",
+            Self::View(_) => "WRONG_METHOD",
             Self::Refused(Refusal::TooLarge { .. }) => "REQUEST_TOO_LARGE",
             Self::Refused(Refusal::DeadlinePassed)
             | Self::DeadlineExceeded
@@ -125,6 +131,21 @@ impl ServiceError {
         }
     }
 
+    /// The error as a client sees it who sent the instances in this form: of columns, `instances[2].x[1]` is
+    /// `inputs.x[2][1]`.
+    pub fn in_form(self, form: Form) -> Self {
+        match (self, form) {
+            (Self::Instance { index, error: InputError { path, message } }, Form::Columns { named }) => {
+                let place = if named { path.find(['[', '.']).unwrap_or(path.len()) } else { 0 };
+                let (name, rest) = path.split_at(place);
+                let before = if name.is_empty() { "" } else { "." };
+                let behind = if rest.is_empty() || rest.starts_with(['[', '.']) { "" } else { "." };
+                Self::Field(InputError { path: format!("inputs{before}{name}[{index}]{behind}{rest}"), message })
+            }
+            (error, _) => error,
+        }
+    }
+
     /// Logs what only the operator is told. Once for each request that failed.
     pub fn log(&self, chosen: &Chosen) {
         if Status::from(self).code == Code::Internal {
@@ -156,6 +177,7 @@ impl From<&ServiceError> for Status {
             ServiceError::Field(input) => bad_input("", input),
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
+            ServiceError::View(_) => Status::new(Code::InvalidArgument, error.to_string()),
             ServiceError::Refused(refusal) => refused(refusal),
             ServiceError::DeadlineExceeded | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
                 Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
@@ -211,6 +233,21 @@ mod tests {
         assert_eq!(status.field.as_deref(), Some("instances[3].b64"));
         assert_eq!(status.message, "instances[3].b64 is not base64");
         assert_eq!(status.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_bad_column_is_named_as_it_was_sent() {
+        for (named, path, field) in [
+            (false, "", "inputs[2]"),
+            (false, "[1]", "inputs[2][1]"),
+            (false, "b64", "inputs[2].b64"),
+            (true, "x", "inputs.x[2]"),
+            (true, "x[1][0]", "inputs.x[2][1][0]"),
+            (true, "x.b64", "inputs.x[2].b64"),
+        ] {
+            let error = ServiceError::Instance { index: 2, error: InputError::new(path, "is wrong") };
+            assert_eq!(Status::from(&error.in_form(Form::Columns { named })).field.as_deref(), Some(field), "{path}");
+        }
     }
 
     #[test]

@@ -18,9 +18,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Catalog, DeployedModel, Endpoint};
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
+use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
-use crate::scheduler::{Completed, Pending};
+use crate::scheduler::{Admission, Completed, Pending};
 use crate::task::{ImageFacts, InputError, Instance, OutputError, Prediction, PreparationTimes, Task};
 use crate::tensor::Tensor;
 
@@ -34,7 +35,7 @@ mod raw;
 pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use pool::WorkPool;
-pub use raw::{RawForm, read_raw};
+pub use raw::{RawForm, read_raw, read_rows};
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,13 @@ pub enum Target<'a> {
         /// The model's id under it.
         id: &'a str,
     },
+    /// A model by name, as protocols without endpoints have it.
+    Model {
+        /// What [`Catalog::model`] finds.
+        name: &'a str,
+        /// Which version of it.
+        version: Version<'a>,
+    },
 }
 
 /// What is asked, in whatever form it came.
@@ -59,6 +67,8 @@ pub struct Question {
     pub instances: Vec<Instance>,
     /// The JSON text of the parameters.
     pub parameters: Option<Bytes>,
+    /// Where the instances stand in the request, for those who are told that one is wrong.
+    pub form: Form,
 }
 
 /// Who answers a request.
@@ -157,6 +167,10 @@ impl Service {
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
             Target::Endpoint(id) | Target::DeployedModel { endpoint: id, .. } => catalog.endpoint(id)?,
+            Target::Model { name, version } => {
+                let (endpoint, deployed) = catalog.model(name)?.choose(version)?;
+                return Ok(Chosen { endpoint, deployed });
+            }
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
@@ -177,6 +191,21 @@ impl Service {
     ) -> Result<Answer, ServiceError> {
         let instances = request.instances.into_iter().map(Instance::Json).collect();
         self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline).await
+    }
+
+    /// As [`Service::predict`], for a question in any form.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; at the latest when the deadline passes.
+    pub async fn answer(
+        &self,
+        chosen: &Chosen,
+        question: Question,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let Question { instances, parameters, form } = question;
+        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await;
+        answer.map_err(|error| error.in_form(form)).inspect_err(|error| error.log(chosen))
     }
 
     /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may
@@ -213,6 +242,35 @@ impl Service {
         let item_bytes = model.task.item_bytes();
         let count = instances.len();
         let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
+        let bytes: usize = instances.iter().map(Instance::byte_size).sum();
+        let submitted = match model.task.is_light() && bytes <= AT_ONCE {
+            true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,
+            false => self.prepare(&chosen.deployed, instances, admission, deadline).await?,
+        };
+        let mut evaluated =
+            Evaluated { results: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
+        // In the order of the instances.
+        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
+            let begin = Instant::now();
+            let result =
+                finish(&model.task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
+            evaluated.results.push(result);
+            evaluated.images.extend(image);
+            evaluated.times.slowest(times, &completed, begin.elapsed());
+        }
+        Ok(evaluated)
+    }
+
+    /// Prepares the instances on the pool.
+    async fn prepare(
+        &self,
+        deployed: &DeployedModel,
+        instances: Vec<Instance>,
+        admission: Admission,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<Submitted>, ServiceError> {
+        let model = &deployed.model;
         // At most as many at once as there are threads: however many instances a request has, another one's turn comes
         // after one of them, not after all.
         let window = self.pool.threads();
@@ -228,25 +286,32 @@ impl Service {
                 });
                 prepared(index, preparation)
             });
-        let mut preparations = futures_util::stream::iter(preparations).buffered(window);
-
-        let mut submitted = Vec::with_capacity(count);
-        while let Some(preparation) = preparations.try_next().await? {
-            submitted.push(preparation);
-        }
-        let mut evaluated =
-            Evaluated { results: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
-        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
-            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
-            let begin = Instant::now();
-            let result =
-                finish(&model.task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
-            evaluated.results.push(result);
-            evaluated.images.extend(image);
-            evaluated.times.slowest(times, &completed, begin.elapsed());
-        }
-        Ok(evaluated)
+        futures_util::stream::iter(preparations).buffered(window).try_collect().await
     }
+}
+
+/// Up to so many bytes of instances are prepared at once, on the thread that serves the connection: to give them to
+/// another one would take longer.
+const AT_ONCE: usize = 16 << 10;
+
+/// Prepares the instances here, and queues them together.
+fn prepare_at_once(
+    deployed: &DeployedModel,
+    instances: &[Instance],
+    admission: Admission,
+    deadline: tokio::time::Instant,
+) -> Result<Vec<Submitted>, ServiceError> {
+    let model = &deployed.model;
+    let mut facts = Vec::with_capacity(instances.len());
+    let mut items = Vec::with_capacity(instances.len());
+    for (index, (instance, ticket)) in instances.iter().zip(admission.split()).enumerate() {
+        let prepared = model.task.prepare(instance).map_err(|error| ServiceError::Instance { index, error })?;
+        facts.push((prepared.times, prepared.image));
+        items.push((ticket, prepared.item));
+    }
+    let pending = model.scheduler.submit_all(items, Some(deadline));
+    let submitted = pending.into_iter().zip(facts).map(|(pending, (times, image))| Submitted { pending, times, image });
+    Ok(submitted.collect())
 }
 
 /// Waits until an instance is in the queue.

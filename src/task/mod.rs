@@ -19,6 +19,7 @@ mod given;
 pub mod image_classification;
 mod scores;
 pub mod tensors;
+mod views;
 
 pub use given::check;
 use given::given;
@@ -26,6 +27,7 @@ pub use scores::Scores;
 
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
+pub use views::{ClassesView, ColumnsView, NumberView, RowView, ViewError};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]
@@ -41,6 +43,16 @@ pub enum Instance {
 /// Whether bytes begin like a picture's file, of a format that is decoded here or not. No JSON does.
 pub fn is_picture(bytes: &[u8]) -> bool {
     matches!(sniff(bytes), Ok(_) | Err(ImageError::Unsupported { .. }))
+}
+
+impl Instance {
+    /// Its length as it arrived.
+    pub fn byte_size(&self) -> usize {
+        match self {
+            Self::Json(bytes) | Self::Encoded(bytes) => bytes.len(),
+            Self::Tensors(tensors) => tensors.iter().map(Tensor::byte_size).sum(),
+        }
+    }
 }
 
 /// What is wrong with an instance or with the parameters.
@@ -152,7 +164,16 @@ impl Task {
         }
     }
 
-    /// Makes the input tensors of an instance. Takes CPU time: not for a thread that serves connections.
+    /// Whether preparing an instance costs about as much as reading its bytes, and no more.
+    pub fn is_light(&self) -> bool {
+        match self {
+            Self::ImageClassification(_) => false,
+            Self::Tensors(_) => true,
+        }
+    }
+
+    /// Makes the input tensors of an instance. Takes CPU time: unless the task [is light](Task::is_light), not for a
+    /// thread that serves connections.
     ///
     /// # Errors
     /// [`InputError`], relative to the instance.

@@ -8,6 +8,7 @@ mod errors;
 mod explain;
 mod grpc;
 mod harness;
+mod models;
 mod predict;
 mod raw;
 mod tensors;

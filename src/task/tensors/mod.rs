@@ -14,11 +14,14 @@ use crate::engine::{Item, Signature, TensorSpec};
 use crate::for_each_element_type;
 use crate::tensor::{ElementType, Tensor};
 
+mod columns;
 mod element;
 mod instance;
 mod read;
 mod write;
 
+pub use element::NonFinite;
+pub(super) use write::{Classes, Number, Styled, StyledColumns};
 pub use write::{Output, Row, Value};
 
 /// The task's name.
@@ -96,6 +99,11 @@ impl Tensors {
             places: chosen.iter().map(|(_, place)| *place).collect(),
             given: keys.start,
         })
+    }
+
+    /// The outputs that are given back.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
     }
 
     pub(super) fn item_bytes(&self) -> usize {
