@@ -9,6 +9,7 @@
 //! - [`management`]: endpoints and models that come and go at run time
 //! - [`loader`]: from a folder to a model with its queue
 //! - [`service`]: from a parsed request to predictions
+//! - [`explain`]: what each feature of an instance contributes to its prediction
 //! - [`endpoint`]: which deployed model answers
 //! - [`repository`]: models on disk, found, understood, loaded
 //! - [`artifact`]: model files, brought here from where they lie
@@ -30,6 +31,7 @@ pub mod config;
 pub mod cryptography;
 pub mod endpoint;
 pub mod engine;
+pub mod explain;
 pub mod grpc;
 pub mod http;
 pub mod loader;

@@ -166,7 +166,7 @@ impl Plan {
                             Some(_) => metrics.shadow(&endpoint.id, &deployed.id),
                             None => metrics.deployed_model(&endpoint.id, &deployed.id),
                         },
-                        explanation: None,
+                        explanation_spec: None,
                         disable_explanations: false,
                         shadow: deployed.shadow,
                     })
@@ -283,7 +283,12 @@ pub fn artifacts(settings: &Settings) -> Artifacts {
         // Refused when the settings were read.
         _ => None,
     };
-    Artifacts::new(ArtifactSettings { map: settings.artifacts.map.iter().filter_map(entry).collect() })
+    Artifacts::new(ArtifactSettings {
+        map: settings.artifacts.map.iter().filter_map(entry).collect(),
+        directory: settings.artifacts.directory.clone(),
+        max_bytes: settings.artifacts.max_bytes as u64,
+        variables: settings.artifacts.variables.clone(),
+    })
 }
 
 /// Makes a `repository.directory` that is a URI a folder of this machine. Of a folder nothing is asked.

@@ -109,7 +109,8 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     };
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
-    let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
+    let pool = WorkPool::start(settings.engine.preprocess_threads)?;
+    let service = Arc::new(Service::new(pool, settings.explain.image_grid));
     let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
     let management = Management::new(
         management_settings(&settings, api_server.local_addr().port()),

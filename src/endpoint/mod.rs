@@ -60,10 +60,9 @@ pub struct DeployedModel {
     pub traffic: u8,
     /// What is counted of its requests.
     pub metrics: DeployedModelMetrics,
-    /// How its answers are to be explained, from the model's own specification and the deployment's; `None`: nobody
-    /// said.
-    pub explanation: Option<Arc<ExplanationSpec>>,
-    /// Whether the deployment switched explanations off.
+    /// How its predictions are explained, by the model's own specification and the deployment's; `None`: nobody said.
+    pub explanation_spec: Option<ExplanationSpec>,
+    /// Whether they are not explained at all.
     pub disable_explanations: bool,
     /// The percent of the requests that it gets copies of, as a shadow, which answers nobody.
     pub shadow: Option<u8>,

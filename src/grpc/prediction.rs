@@ -20,7 +20,7 @@ use crate::protocol::status::Status;
 use crate::protocol::tf_serving::Form;
 use crate::protocol::value;
 use crate::protocol::vertex::RequestError;
-use crate::service::{Chosen, Question, ServiceError, input_sets, read_direct, read_raw, write_direct};
+use crate::service::{Chosen, Question, ServiceError, Target, input_sets, read_direct, read_raw, write_direct};
 use crate::task::{Instance, Prediction};
 
 /// The methods, for both versions.
@@ -178,6 +178,27 @@ impl PredictionService for Predictions {
         let endpoint = head.endpoint(&endpoint).map_err(|status| to_tonic(&status))?;
         let answer = methods.call(endpoint, &method_name, input, authorization, head.call).await?;
         Ok(answer.map(|output| wire::DirectRawPredictResponse { output }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<wire::ExplainRequest>,
+    ) -> Result<Response<wire::ExplainResponse>, tonic::Status> {
+        let head = Head::of(&request, &self.grpc);
+        let request = request.into_inner();
+        let outcome = async {
+            let endpoint = head.endpoint(&request.endpoint)?.to_owned();
+            let target = match request.deployed_model_id.clone() {
+                id if id.is_empty() => self.grpc.choose_of(&head, &endpoint)?,
+                id => self.grpc.choose(Target::DeployedModel { endpoint: &endpoint, id: &id })?,
+            };
+            let message = self.grpc.explain(head.call, &target, request).await?;
+            Ok((message, target))
+        };
+        let (message, chosen) = outcome.await.map_err(|status: Status| to_tonic(&status))?;
+        let mut response = Response::new(message);
+        name_the_model(response.metadata_mut(), &chosen);
+        Ok(response)
     }
 
     async fn streaming_raw_predict(

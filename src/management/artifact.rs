@@ -29,11 +29,14 @@ pub fn folder(uri: &str, directory: &Path, model: &str, version: u64) -> Result<
 impl From<ArtifactError> for Status {
     /// Why an artifact can't be had.
     fn from(error: ArtifactError) -> Self {
-        match &error {
-            ArtifactError::Uri { .. } => Self::new(Code::InvalidArgument, error.to_string()),
-            ArtifactError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
-            ArtifactError::Folder { .. } => Self::new(Code::FailedPrecondition, error.to_string()),
-        }
-        .because("ARTIFACT_NOT_AVAILABLE")
+        let code = match &error {
+            ArtifactError::Uri { .. } => Code::InvalidArgument,
+            ArtifactError::NotFound { .. } => Code::NotFound,
+            ArtifactError::Folder { .. } | ArtifactError::Refused { .. } => Code::FailedPrecondition,
+            ArtifactError::Denied { .. } => Code::PermissionDenied,
+            ArtifactError::TooLarge { .. } => Code::ResourceExhausted,
+            _ => Code::Unavailable,
+        };
+        Self::new(code, error.to_string()).because("ARTIFACT_NOT_AVAILABLE")
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::artifact::{Artifacts, LocalArtifact};
@@ -58,15 +60,39 @@ impl Source {
     }
 
     /// Fetches the files, unless they are here.
-    pub async fn fetch(self, artifacts: &Artifacts) -> Result<Files, Status> {
+    pub async fn fetch(self, artifacts: &Arc<Artifacts>) -> Result<Files, Status> {
         match self {
             Self::Folder(folder) => Ok(Files { folder, artifact: None }),
             Self::Artifact { uri, model, version } => {
-                let local = artifacts.fetch(&uri, |_| {}).await?;
+                let local = bring(artifacts, &uri).await?;
                 let folder = artifact::folder(&uri, &local.directory, &model, version)?;
                 Ok(Files { folder, artifact: Some((uri, local)) })
             }
         }
+    }
+}
+
+/// Brings an artifact here, until nobody waits for it any more. On a thread of its own: the work borrows from itself in
+/// ways that keep the compiler from seeing that it may move between threads.
+async fn bring(artifacts: &Arc<Artifacts>, uri: &str) -> Result<LocalArtifact, Status> {
+    let (artifacts, uri, runtime) = (artifacts.clone(), uri.to_owned(), Handle::current());
+    let (waiting, given_up) = oneshot::channel::<()>();
+    let work = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                fetched = artifacts.fetch(&uri, |_| {}) => Some(fetched),
+                _ = given_up => None,
+            }
+        })
+    };
+    let fetched = tokio::task::spawn_blocking(work).await;
+    drop(waiting);
+    match fetched {
+        Ok(Some(fetched)) => Ok(fetched?),
+        _ => Err(Status::new(
+            Code::Internal,
+            "fetching the artifact met a defect of the server, which its log describes",
+        )),
     }
 }
 
@@ -159,7 +185,7 @@ impl Management {
                     None => self.metrics.deployed_model(id, &deployed.id),
                 },
                 shadow,
-                explanation: explanation::effective(spec, deployed.explanation_spec.as_ref()).map(Arc::new),
+                explanation_spec: explanation::effective(spec, deployed.explanation_spec.as_ref()),
                 disable_explanations: deployed.disable_explanations,
             })
         });

@@ -49,7 +49,7 @@ impl Copies {
             let primary = chosen.deployed.clone();
             let predictions = answer.predictions.clone();
             // The models are known already, so the endpoints are of no use.
-            let service = Service::new(service.pool.clone());
+            let service = Service::new(service.pool.clone(), service.image_grid);
             tokio::spawn(async move {
                 let metrics = &shadow.deployed.metrics;
                 let patience = tokio::time::Instant::now() + PATIENCE;

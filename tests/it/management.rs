@@ -126,9 +126,7 @@ async fn four_steps_and_back() {
     let other = endpoint.replace("my-project", "123456789");
     assert_eq!(done(&server, "GET", &format!("/v1/{other}"), Value::Null).await["name"], other);
 
-    let shown =
-        done(&server, "GET", &format!("/v1/{}", model.replace("models/", "models/").replace(':', "%3A")), Value::Null)
-            .await;
+    let shown = done(&server, "GET", &format!("/v1/{}", model), Value::Null).await;
     assert_eq!(shown["deployedModels"], json!([{"endpoint": endpoint, "deployedModelId": id}]));
     assert_eq!(shown["supportedDeploymentResourcesTypes"], json!(["DEDICATED_RESOURCES"]));
     assert_eq!((&shown["versionAliases"], &shown["labels"]), (&json!(["default"]), &json!({"team": "a"})));
@@ -406,6 +404,54 @@ async fn lists_are_filtered_ordered_and_paged() {
     );
     let models = done(&server, "GET", &format!("/v1beta1/{PARENT}/models?pageSize=1"), Value::Null).await;
     assert_eq!(models["models"][0]["name"], format!("{PARENT}/models/linear"));
+}
+
+#[tokio::test]
+async fn a_shadow_is_compared_and_never_answers() {
+    let server = Builder::with_models(&["linear"]).start();
+    let (model, endpoint) = (upload(&server, LINEAR).await, create(&server, "shadowed").await);
+    // The same numbers, but written as one value a row.
+    let other = upload(&server, "tests/models/linear-flat/1").await;
+    let first = deploy(&server, &endpoint, &model, json!({"0": 100})).await;
+    let path = format!("/v1/{endpoint}:deployModel");
+    let shadow = |model: &str, label: &str| json!({"deployedModel": {"model": model, "systemLabels": {"tessera-shadow": label}}});
+    let (code, message) = refused(&server, "POST", &path, shadow(&model, "all")).await;
+    assert!(code == "INVALID_ARGUMENT" && message.contains("tessera-shadow"), "{message}");
+    let mut with_traffic = shadow(&model, "100");
+    with_traffic["trafficSplit"] = json!({"0": 100});
+    assert_eq!(refused(&server, "POST", &path, with_traffic).await.0, "INVALID_ARGUMENT");
+    let mut ids = Vec::new();
+    for (model, label) in [(&model, "true"), (&other, "50")] {
+        let operation = done(&server, "POST", &path, shadow(model, label)).await;
+        ids.push(operation["response"]["deployedModel"]["id"].as_str().unwrap().to_owned());
+    }
+    let counts = async |id: &str| -> BTreeMap<String, usize> {
+        let metrics = client().get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let wanted = format!("deployed_model=\"{id}\"");
+        let lines =
+            metrics.lines().filter(|line| line.starts_with("tessera_shadow_requests_total") && line.contains(&wanted));
+        let outcome = |line: &str| line.split("outcome=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        lines.map(|line| (outcome(line), line.rsplit(' ').next().unwrap().parse().unwrap())).collect()
+    };
+    for _ in 0..20 {
+        assert_eq!(predict(&server, &endpoint).await["deployedModelId"], first);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut all = counts(&ids[0]).await;
+    for _ in 0..100 {
+        if all.values().sum::<usize>() >= 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        all = counts(&ids[0]).await;
+    }
+    assert_eq!(all.values().sum::<usize>(), 20, "{all:?}");
+    assert!(all["agreed"] >= 15 && all["differed"] == 0 && all["failed"] == 0, "{all:?}");
+    // Its flattened answer has another shape, and so is another answer; every second request is copied.
+    let half = counts(&ids[1]).await;
+    assert!(half["agreed"] == 0 && half["differed"] + half["dropped"] == 10, "{half:?}");
+    done(&server, "POST", &format!("/v1/{endpoint}:undeployModel"), json!({"deployedModelId": ids[0]})).await;
+    assert!(counts(&ids[0]).await.is_empty());
 }
 
 /// A server whose state is in a folder that outlives it.
