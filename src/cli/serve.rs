@@ -26,7 +26,9 @@ use crate::observe::{LogControl, LogError, LogSettings, Metrics, ModelMetrics, s
 use crate::preprocess::EXACT;
 use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
-use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
+use crate::server::{
+    BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, Tls, TlsError, TlsFiles, stop_on_signals,
+};
 use crate::service::{Service, WorkPool};
 use crate::startup::{ModelKey, Plan, StartupError, fetch_repository, load_options};
 
@@ -44,6 +46,8 @@ pub enum ServeError {
     Host(String),
     #[error(transparent)]
     Origins(#[from] OriginError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Startup(#[from] StartupError),
     #[error("the metrics could not be set up: {0}")]
@@ -106,18 +110,33 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         _ => None,
     };
 
+    let tls = tls(&settings)?;
+    let tls_listener = |port: Option<u16>, option| match (port, &tls) {
+        (Some(port), Some(tls)) => {
+            bind(&settings.server.host, port, option, &settings).map(|server| Some(server.with_tls(tls.clone())))
+        }
+        _ => Ok(None),
+    };
+    let https_server = tls_listener(settings.tls.port, "--tls-port or tls.port")?;
+    let grpcs_server = tls_listener(settings.grpc.tls_port, "grpc.tls_port")?;
+
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
     let (grpc, methods) = grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?;
     let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
     let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone())?;
-    tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
-    let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
-    let grpc = grpc_server.map(|server| {
-        tracing::info!(listener = "grpc", address = %server.local_addr(), "listening");
-        let router = observed(grpc.fallback(grpc::unimplemented), &settings, metrics.clone());
-        tokio::spawn(server.serve(router, drain.clone(), metrics.connections("grpc")))
-    });
+    let grpc_router = observed(grpc.fallback(grpc::unimplemented), &settings, metrics.clone());
+    let mut listeners = JoinSet::new();
+    for (name, server, router) in [
+        ("api", Some(api_server), &router),
+        ("grpc", grpc_server, &grpc_router),
+        ("https", https_server, &router),
+        ("grpcs", grpcs_server, &grpc_router),
+    ] {
+        let Some(server) = server else { continue };
+        tracing::info!(listener = name, address = %server.local_addr(), "listening");
+        listeners.spawn(server.serve(router.clone(), drain.clone(), metrics.connections(name)));
+    }
     // The admin port outlives the API's, so that the end can be watched.
     let admin_drain = Drain::new(DrainSettings { delay: Duration::ZERO, ..drain.settings() }, readiness.clone());
     let admin = admin_server.map(|server| {
@@ -142,9 +161,9 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         // Told to end while loading: there is nothing to lose.
         () = drain.begun() => {}
     }
-    let mut cut = api.await.map_err(io::Error::other)?.cut;
-    if let Some(grpc) = grpc {
-        cut += grpc.await.map_err(io::Error::other)?.cut;
+    let mut cut = 0;
+    while let Some(served) = listeners.join_next().await {
+        cut += served.map_err(io::Error::other)?.cut;
     }
     admin_drain.begin();
     if let Some(admin) = admin {
@@ -156,6 +175,16 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
     }
     Ok(())
+}
+
+/// What listeners with TLS share, where there is a certificate. It follows its files from now on.
+fn tls(settings: &Settings) -> Result<Option<Tls>, TlsError> {
+    let (Some(certificate), Some(key)) = (settings.tls.certificate.clone(), settings.tls.key.clone()) else {
+        return Ok(None);
+    };
+    let tls = Tls::load(TlsFiles { certificate, key })?;
+    tls.follow();
+    Ok(Some(tls))
 }
 
 fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Result<Server, ServeError> {

@@ -31,6 +31,8 @@ pub struct Settings {
     pub location: String,
     /// `[server]`
     pub server: Server,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[grpc]`
     pub grpc: Grpc,
     /// `[limits]`
@@ -90,6 +92,25 @@ pub struct Grpc {
     /// `None`: no gRPC at all. That of the API: on no other.
     #[serde(serialize_with = "optional_port")]
     pub port: Option<u16>,
+    /// By TLS. `None`: on no port of its own.
+    #[serde(serialize_with = "optional_port")]
+    pub tls_port: Option<u16>,
+}
+
+/// `[tls]`: HTTPS, and gRPC by TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tls {
+    /// PEM. `None`: no TLS.
+    #[serde(serialize_with = "path")]
+    pub certificate: Option<PathBuf>,
+    /// PEM. There is one if there is a certificate.
+    #[serde(serialize_with = "path")]
+    pub key: Option<PathBuf>,
+    /// Of HTTPS. `None`: closed.
+    #[serde(serialize_with = "optional_port")]
+    pub port: Option<u16>,
+    /// Where clients reach that port, as `host:port`. Empty: on localhost.
+    pub dedicated_dns: String,
 }
 
 /// `[limits]`: what requests may cost.
@@ -191,12 +212,14 @@ impl Settings {
     /// Reads the merged layers; what is wrong is left in the reader.
     pub(super) fn read(reader: &mut Reader<'_>, container: Container) -> Self {
         let server = reader.section("server", |reader| Server::read(reader, &container));
-        let grpc = reader.section("grpc", |reader| Grpc::read(reader, &server, &container));
+        let tls = reader.section("tls", |reader| Tls::read(reader, &server, &container));
+        let grpc = reader.section("grpc", |reader| Grpc::read(reader, &server, &tls, &container));
         Self {
             default_endpoint: reader.read("default_endpoint", endpoints::id),
             project: reader.read("project", endpoints::id),
             location: reader.read("location", endpoints::id),
             server,
+            tls,
             grpc,
             limits: reader.section("limits", Limits::read),
             engine: reader.section("engine", Engine::read),
@@ -252,14 +275,63 @@ impl Server {
 }
 
 impl Grpc {
-    fn read(reader: &mut Reader<'_>, server: &Server, container: &Container) -> Self {
+    fn read(reader: &mut Reader<'_>, server: &Server, tls: &Tls, container: &Container) -> Self {
         let auto = container.grpc_port.or((!container.is_assigned_a_port).then_some(GRPC_PORT));
         let port = reader.read("port", |value| read_port(value, auto, GRPC_PORT));
         if port.is_some_and(|port| port != 0) && port == server.admin_port && server.has_one_host() {
             let reason = "is the admin port too; give one of them another number, or \"off\"".to_owned();
             reader.refuse("port", &Origin::Default, ProblemKind::Inconsistent(reason));
         }
-        Self { port }
+        let auto =
+            (tls.certificate.is_some() && port.is_some() && !container.is_assigned_a_port).then_some(GRPC_TLS_PORT);
+        let tls_port = reader.read("tls_port", |value| read_port(value, auto, GRPC_TLS_PORT));
+        if tls_port.is_some() && tls.certificate.is_none() {
+            let reason = "needs tls.certificate and tls.key".to_owned();
+            reader.refuse("tls_port", &Origin::Default, ProblemKind::Inconsistent(reason));
+        }
+        Self { port, tls_port }
+    }
+}
+
+impl Tls {
+    fn read(reader: &mut Reader<'_>, server: &Server, container: &Container) -> Self {
+        let certificate = reader.read("certificate", optional_path);
+        let key = reader.read("key", optional_path);
+        let auto = (certificate.is_some() && !container.is_assigned_a_port).then_some(HTTPS_PORT);
+        let port = reader.read("port", |value| read_port(value, auto, HTTPS_PORT));
+        let dedicated_dns = reader.read("dedicated_dns", read_authority);
+        let mut refuse = |key, reason: &str| {
+            reader.refuse(key, &Origin::Default, ProblemKind::Inconsistent(reason.to_owned()));
+        };
+        match (&certificate, &key) {
+            (Some(_), None) => refuse("certificate", "needs tls.key, the certificate's private key"),
+            (None, Some(_)) => refuse("key", "needs tls.certificate, which the key belongs to"),
+            (None, None) if port.is_some() => refuse("port", "needs tls.certificate and tls.key"),
+            _ => {}
+        }
+        if port.is_some_and(|port| port != 0) && port == Some(server.port) {
+            refuse("port", "is server.port too, which speaks without TLS; give one of them another number");
+        }
+        Self { certificate, key, port, dedicated_dns }
+    }
+
+    /// Where clients reach HTTPS, as `host:port`; `None` where there is none.
+    pub fn authority(&self) -> Option<String> {
+        let port = self.port?;
+        Some(match self.dedicated_dns.as_str() {
+            "" => format!("localhost:{port}"),
+            authority => authority.to_owned(),
+        })
+    }
+}
+
+/// A host, and perhaps a port; or nothing.
+fn read_authority(value: &Value) -> Parsed<String> {
+    let authority = reader::text(value).unwrap_or_else(|_| " ".to_owned());
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | ':' | '[' | ']');
+    match authority.len() <= 255 && authority.chars().all(fits) {
+        true => Ok(authority),
+        false => Err(Expected("a host, and a port if it isn't 443".to_owned(), "\"localhost:8443\"".to_owned())),
     }
 }
 
@@ -270,6 +342,8 @@ fn timeout(least: Duration) -> impl FnOnce(&Value) -> Parsed<Duration> {
 /// The numbers that "auto" stands for outside Vertex AI.
 const ADMIN_PORT: u16 = 9091;
 const GRPC_PORT: u16 = 8500;
+const GRPC_TLS_PORT: u16 = 8501;
+const HTTPS_PORT: u16 = 8443;
 
 /// A port, "off", or "auto", which is what `auto` says.
 fn read_port(value: &Value, auto: Option<u16>, example: u16) -> Parsed<Option<u16>> {
