@@ -141,6 +141,8 @@ impl Plan {
                         model: model.clone(),
                         traffic: u8::try_from(scaled).unwrap_or(100),
                         metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
+                        explanation_spec: None,
+                        disable_explanations: false,
                     })
                 });
                 Some(Endpoint::new(

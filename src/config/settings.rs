@@ -37,6 +37,8 @@ pub struct Settings {
     pub grpc: Grpc,
     /// `[limits]`
     pub limits: Limits,
+    /// `[explain]`
+    pub explain: Explain,
     /// `[engine]`
     pub engine: Engine,
     /// `[repository]`
@@ -126,6 +128,13 @@ pub struct Limits {
     /// Bytes.
     #[serde(serialize_with = "size")]
     pub queue_bytes: usize,
+}
+
+/// `[explain]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explain {
+    /// Fields of a picture, in each direction.
+    pub image_grid: usize,
 }
 
 /// `[engine]`: how models are run. A count of 0 leaves the choice to the engine.
@@ -222,6 +231,8 @@ impl Settings {
             tls,
             grpc,
             limits: reader.section("limits", Limits::read),
+            explain: reader
+                .section("explain", |reader| Explain { image_grid: reader.read("image_grid", integer(1..=32, 7)) }),
             engine: reader.section("engine", Engine::read),
             repository: reader.section("repository", Repository::read),
             artifacts: reader.section("artifacts", |reader| Artifacts {
