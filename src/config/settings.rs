@@ -33,6 +33,8 @@ pub struct Settings {
     pub server: Server,
     /// `[tls]`
     pub tls: Tls,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[grpc]`
     pub grpc: Grpc,
     /// `[limits]`
@@ -113,6 +115,34 @@ pub struct Tls {
     pub port: Option<u16>,
     /// Where clients reach that port, as `host:port`. Empty: on localhost.
     pub dedicated_dns: String,
+}
+
+/// `[auth]`: who is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Auth {
+    /// `None`: none.
+    #[serde(serialize_with = "path")]
+    pub tokens_file: Option<PathBuf>,
+    /// Tokens that may do everything.
+    pub tokens: Secrets,
+}
+
+/// Texts that are never shown.
+#[derive(Default, Clone, PartialEq, Eq)]
+pub struct Secrets(pub Vec<String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} hidden", self.0.len())
+    }
+}
+
+/// How many there are, in a form that is refused when it is read back: a token has no space.
+impl Serialize for Secrets {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shown = (!self.0.is_empty()).then(|| format!("{self:?}"));
+        serializer.collect_seq(shown)
+    }
 }
 
 /// `[limits]`: what requests may cost.
@@ -229,6 +259,10 @@ impl Settings {
             location: reader.read("location", endpoints::id),
             server,
             tls,
+            auth: reader.section("auth", |reader| Auth {
+                tokens_file: reader.read("tokens_file", optional_path),
+                tokens: reader.read("tokens", read_secrets),
+            }),
             grpc,
             limits: reader.section("limits", Limits::read),
             explain: reader
@@ -333,6 +367,21 @@ impl Tls {
             "" => format!("localhost:{port}"),
             authority => authority.to_owned(),
         })
+    }
+}
+
+/// A list of tokens; in a variable also as it is, divided by commas. What is wrong with one is not said here, where it
+/// would be repeated.
+fn read_secrets(value: &Value) -> Parsed<Secrets> {
+    let split =
+        |text: &str| text.split(',').map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned).collect();
+    match (texts(value), value) {
+        (Ok(tokens), _) => Ok(Secrets(tokens)),
+        (Err(_), Value::Raw(text)) if !text.trim_start().starts_with('[') => Ok(Secrets(split(text))),
+        (Err(_), Value::Array(_) | Value::Raw(_)) => {
+            Err(Expected("a list of tokens".to_owned(), "[\"...\"]".to_owned()))
+        }
+        (Err(expected), _) => Err(expected),
     }
 }
 
