@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::Chosen;
 use crate::endpoint::LookupError;
+use crate::protocol::open_inference::InferError;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::RequestError;
@@ -30,6 +31,9 @@ pub enum ServiceError {
     /// A tensor, or what else is named by its whole path, can't be used.
     #[error(transparent)]
     Field(InputError),
+    /// The body is not an inference request.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// The parameters make no sense.
     #[error("parameters: {0}")]
     Parameters(InputError),
@@ -80,7 +84,7 @@ impl ServiceError {
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
             Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
-            Self::Request(_) | Self::Field(_) => "INVALID_REQUEST",
+            Self::Request(_) | Self::Field(_) | Self::Infer(_) => "INVALID_REQUEST",
             Self::Parameters(_) => "INVALID_PARAMETERS",
             Self::Instance { .. } => "INVALID_INSTANCE",
             Self::View(_) => "WRONG_METHOD",
@@ -133,6 +137,8 @@ impl From<&ServiceError> for Status {
                 field: request.field().map(str::to_owned),
                 ..Status::new(Code::InvalidArgument, request.to_string())
             },
+            ServiceError::Infer(InferError::Field { field, .. }) => Status::bad_field(field, error.to_string()),
+            ServiceError::Infer(_) => Status::new(Code::InvalidArgument, error.to_string()),
             ServiceError::Field(input) => bad_input("", input),
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),

@@ -18,15 +18,17 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, LookupError, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
 use crate::scheduler::{Completed, Pending};
-use crate::task::{ImageFacts, InputError, Instance, Prediction, PreparationTimes};
+use crate::task::{ImageFacts, InputError, Instance, Parameters, Prediction, PreparationTimes, Task};
+use crate::tensor::EncodedTensor;
 
 mod accounting;
 mod direct;
 mod error;
+pub mod open_inference;
 mod pool;
 mod raw;
 
@@ -164,9 +166,49 @@ impl Service {
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
-            _ => endpoint.choose().ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?,
+            _ => endpoint.choose().ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?,
         };
         Ok(Chosen { endpoint: endpoint.clone(), deployed: deployed.clone() })
+    }
+
+    /// The endpoint's id and the deployed model's of a model by name, as far as it is one of those that the target
+    /// reaches.
+    ///
+    /// # Errors
+    /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
+    pub fn within(
+        &self,
+        target: Target<'_>,
+        name: &str,
+        version: Version<'_>,
+    ) -> Result<(String, String), ServiceError> {
+        let catalog = self.catalog()?;
+        let (endpoint, only) = match target {
+            Target::Default => (catalog.default_endpoint()?, None),
+            Target::Endpoint(id) => (catalog.endpoint(id)?, None),
+            Target::DeployedModel { endpoint, id } => (catalog.endpoint(endpoint)?, Some(id)),
+            Target::Model { .. } => {
+                return Err(LookupError::UnknownModel { name: String::new(), known: Vec::new() }.into());
+            }
+        };
+        let reaches = |deployed: &&Arc<DeployedModel>| {
+            let id = &deployed.fields.deployed_model_id;
+            let named = endpoint.id == name || deployed.model.name == name || id == name;
+            let versioned = match version {
+                Version::Number(number) => deployed.version() == number,
+                Version::Any | Version::Label(_) => true,
+            };
+            named && versioned && only.is_none_or(|only| only == id)
+        };
+        let found = match (version, endpoint.id == name, only) {
+            (Version::Any, true, None) => endpoint.choose(),
+            _ => endpoint.deployed_models().iter().find(reaches),
+        };
+        let found = found.ok_or_else(|| LookupError::UnknownModel {
+            name: name.chars().take(64).collect(),
+            known: endpoint.deployed_models().iter().map(|deployed| deployed.model.name.clone()).collect(),
+        })?;
+        Ok((endpoint.id.clone(), found.fields.deployed_model_id.clone()))
     }
 
     /// Answers a request before its deadline, or says why not.
@@ -243,25 +285,57 @@ impl Service {
             });
         let mut preparations = futures_util::stream::iter(preparations).buffered(window);
 
-        let mut answer =
-            Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
         let mut submitted = Vec::with_capacity(count);
         while let Some(preparation) = preparations.try_next().await? {
             submitted.push(preparation);
         }
-        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
-            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
-            let begin = Instant::now();
-            let prediction = model
-                .task
-                .finish(&completed.outputs, parameters)
-                .map_err(|error| ServiceError::Output { index, error })?;
-            answer.predictions.push(prediction);
-            answer.images.extend(image);
-            answer.times.slowest(times, &completed, begin.elapsed());
-        }
-        Ok(answer)
+        finished(&model.task, parameters, submitted).await
     }
+
+    /// As [`Service::answer`], for inputs that arrive whole: their rows are the instances. There must be at least one, and
+    /// no more than a request may have.
+    async fn run_columns(
+        &self,
+        chosen: &Chosen,
+        inputs: Vec<EncodedTensor>,
+        parameters: Option<&[u8]>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let model = &chosen.deployed.model;
+        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
+        let rows = inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(0);
+        let bytes = model.task.item_bytes().saturating_mul(rows);
+        let admission = model.scheduler.admit(rows, bytes, Some(deadline))?;
+        let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
+        let submitted = self.pool.run(move || -> Result<Vec<Submitted>, InputError> {
+            let begin = Instant::now();
+            let items = task.items(inputs)?;
+            let times = PreparationTimes { decode: begin.elapsed(), preprocess: Duration::ZERO };
+            let pending = scheduler.submit_all(admission.split().into_iter().zip(items), Some(deadline));
+            Ok(pending.into_iter().map(|pending| Submitted { pending, times, image: None }).collect())
+        });
+        let submitted = submitted.await.map_err(|_| ServiceError::Panicked(0))?;
+        let submitted = submitted.map_err(|error| {
+            ServiceError::Field(InputError { path: format!("inputs.{}", error.path), message: error.message })
+        })?;
+        finished(&model.task, parameters, submitted).await
+    }
+}
+
+/// Awaits the answers in the order of the instances.
+async fn finished(task: &Task, parameters: Parameters, submitted: Vec<Submitted>) -> Result<Answer, ServiceError> {
+    let predictions = Vec::with_capacity(submitted.len());
+    let mut answer = Answer { predictions, times: StageTimes::default(), images: Vec::new() };
+    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+        let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
+        let begin = Instant::now();
+        let prediction =
+            task.finish(&completed.outputs, parameters).map_err(|error| ServiceError::Output { index, error })?;
+        answer.predictions.push(prediction);
+        answer.images.extend(image);
+        answer.times.slowest(times, &completed, begin.elapsed());
+    }
+    Ok(answer)
 }
 
 /// Waits until an instance is in the queue.

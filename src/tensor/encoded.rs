@@ -24,6 +24,8 @@ pub enum EncodedData {
     Json(Bytes),
     /// [Little-endian bytes](super::bytes).
     Binary(Bytes),
+    /// Byte strings, one for each element.
+    Files(Vec<Bytes>),
     /// Read already, in whatever shape.
     Elements(Tensor),
 }

@@ -7,6 +7,7 @@ mod errors;
 mod grpc;
 mod harness;
 mod models;
+mod open_inference;
 mod predict;
 mod raw;
 mod tensors;
