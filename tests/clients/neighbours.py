@@ -4,7 +4,8 @@
     tests/clients/neighbours.py target/debug/tessera
 
 Starts the server on free ports with the repository's models and some of tests/models, and drives `kserve` (its first and
-second protocol) and `tritonclient` (with its binary extension, and a stream).
+second protocol) and `tritonclient` (with its binary extension, and a stream). Each of them brings the messages of the
+same protobuf package, so that they can't share a process: each has one of its own.
 """
 
 import asyncio
@@ -20,10 +21,6 @@ import urllib.request
 from pathlib import Path
 
 import numpy
-import tritonclient.grpc
-import tritonclient.http
-from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from tritonclient.utils import InferenceServerException
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MODELS = ["models/imagenet"] + [f"tests/models/{name}" for name in (
@@ -79,12 +76,16 @@ class Checks:
 
 
 def kserve_request(values, binary=True):
+    from kserve import InferInput, InferRequest
+
     tensor = InferInput("x", list(values.shape), "FP32")
     tensor.set_data_from_numpy(values, binary_data=binary)
     return InferRequest(model_name="linear", infer_inputs=[tensor], request_id="7")
 
 
 async def run_kserve(port, grpc_port, check):
+    from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
+
     url = f"http://127.0.0.1:{port}"
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as first:
         check("kserve v1: the server lives", await first.is_server_live(url))
@@ -121,6 +122,8 @@ def triton_input(module, name, values, datatype, **options):
 
 def run_triton(module, client, what, check):
     """What both transports do."""
+    from tritonclient.utils import InferenceServerException
+
     check(f"{what}: live, ready", client.is_server_live() and client.is_server_ready() and client.is_model_ready("linear", "1"))
     answer = client.infer("linear", [triton_input(module, "x", ROWS, "FP32")], request_id="9")
     check(f"{what}: infer", answer.as_numpy("y").tolist() == EXPECTED, answer.as_numpy("y").tolist())
@@ -156,6 +159,9 @@ def run_triton(module, client, what, check):
 
 
 def run_triton_http(port, check):
+    import tritonclient.http
+    from tritonclient.utils import InferenceServerException
+
     client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{port}")
     check("triton http: metadata", client.get_model_metadata("linear")["inputs"][0]["shape"] == [-1, 4])
     check("triton http: config", client.get_model_config("linear")["input"][0]["data_type"] == "TYPE_FP32")
@@ -176,7 +182,9 @@ def run_triton_http(port, check):
     client.close()
 
 
-def run_triton_grpc(grpc_port, check):
+def run_triton_grpc(port, grpc_port, check):
+    import tritonclient.grpc
+
     client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}")
     check("triton grpc: server", client.get_server_metadata().name == "tessera")
     check("triton grpc: metadata", list(client.get_model_metadata("linear").inputs[0].shape) == [-1, 4])
@@ -195,21 +203,32 @@ def run_triton_grpc(grpc_port, check):
     check("triton grpc: a stream keeps its order", good == [str(index) for index in range(20) if index != 7], good)
     check("triton grpc: a bad request doesn't end it", got[7][1] is not None and "float32[2, 2]" in str(got[7][1]), str(got[7][1])[:100])
     client.close()
+    # The same service beside HTTP/1.1 on the API's port.
+    client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}")
+    check("triton grpc on the API's port", client.is_model_ready("linear"))
+    client.close()
+
+
+def run(client, port, grpc_port):
+    """All checks of one client; whether they held."""
+    check = Checks()
+    if client == "kserve":
+        asyncio.run(run_kserve(port, grpc_port, check))
+    else:
+        run_triton_http(port, check)
+        run_triton_grpc(port, grpc_port, check)
+    print(f"{client}: {check.passed} passed, {check.failed} failed")
+    return check.failed == 0
 
 
 def main():
+    if sys.argv[1:2] == ["--client"]:
+        client, port, grpc_port = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+        return 0 if run(client, port, grpc_port) else 1
     binary = sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / "target/debug/tessera"
-    check = Checks()
     with server(binary) as (port, grpc_port):
-        asyncio.run(run_kserve(port, grpc_port, check))
-        run_triton_http(port, check)
-        run_triton_grpc(grpc_port, check)
-        # The same service beside HTTP/1.1 on the API's port.
-        client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}")
-        check("triton grpc on the API's port", client.is_model_ready("linear"))
-        client.close()
-    print(f"{check.passed} passed, {check.failed} failed")
-    return 1 if check.failed else 0
+        commands = [[sys.executable, __file__, "--client", client, str(port), str(grpc_port)] for client in ("kserve", "tritonclient")]
+        return max([subprocess.run(command, timeout=300).returncode for command in commands])
 
 
 if __name__ == "__main__":
