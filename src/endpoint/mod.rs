@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::engine::Signature;
 use crate::observe::DeployedModelMetrics;
+use crate::protocol::generated::google::cloud::aiplatform::v1::ExplanationSpec;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::scheduler::Scheduler;
 use crate::task::Task;
@@ -54,6 +55,10 @@ pub struct DeployedModel {
     pub traffic: u8,
     /// What is counted of its requests.
     pub metrics: DeployedModelMetrics,
+    /// How its predictions are explained, where somebody said.
+    pub explanation_spec: Option<ExplanationSpec>,
+    /// Whether they are not explained at all.
+    pub disable_explanations: bool,
 }
 
 /// A name that requests go to.

@@ -180,6 +180,27 @@ impl PredictionService for Predictions {
         Ok(answer.map(|output| wire::DirectRawPredictResponse { output }))
     }
 
+    async fn explain(
+        &self,
+        request: Request<wire::ExplainRequest>,
+    ) -> Result<Response<wire::ExplainResponse>, tonic::Status> {
+        let head = Head::of(&request, &self.grpc);
+        let request = request.into_inner();
+        let outcome = async {
+            let endpoint = head.endpoint(&request.endpoint)?.to_owned();
+            let target = match request.deployed_model_id.clone() {
+                id if id.is_empty() => self.grpc.choose(Target::Endpoint(&endpoint))?,
+                id => self.grpc.choose(Target::DeployedModel { endpoint: &endpoint, id: &id })?,
+            };
+            let message = self.grpc.explain(head.call, &target, request).await?;
+            Ok((message, target))
+        };
+        let (message, chosen) = outcome.await.map_err(|status: Status| to_tonic(&status))?;
+        let mut response = Response::new(message);
+        name_the_model(response.metadata_mut(), &chosen);
+        Ok(response)
+    }
+
     async fn streaming_raw_predict(
         &self,
         request: Request<Streaming<wire::StreamingRawPredictRequest>>,

@@ -20,6 +20,7 @@ use crate::service::{Service, ServiceError, Target};
 mod describe;
 mod direct;
 mod exchange;
+mod explain;
 pub mod middleware;
 mod models;
 mod open_inference;
@@ -147,6 +148,7 @@ async fn ask(api: &Api, target: Target<'_>, verb: Verb, request: Request) -> Res
         Verb::DirectPredict => direct::predict(api, target, request).await,
         Verb::DirectRawPredict => direct::raw(api, target, request).await,
         Verb::ServerStreamingPredict => direct::server_streaming(api, target, request).await,
+        Verb::Explain => explain::explain(api, target, request).await,
     }
 }
 

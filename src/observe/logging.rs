@@ -10,6 +10,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::lines::{Lines, Style};
+use super::writer::process_log;
 
 /// What log lines look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -38,6 +39,9 @@ pub enum LogError {
     /// Something else logs in this process already.
     #[error("cannot start the log: {0}")]
     Start(#[from] TryInitError),
+    /// The system gives no thread for it.
+    #[error("cannot start the log's thread: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// How to log.
@@ -97,7 +101,7 @@ pub fn start_logging(settings: &LogSettings) -> Result<LogControl, LogError> {
         LogFormat::Auto | LogFormat::Text => Style::Text { color: terminal && !settings.no_color },
     };
     let (filter, handle) = reload::Layer::new(parse_level(&settings.level)?);
-    tracing_subscriber::registry().with(filter).with(Lines::new(style, io::stdout)).try_init()?;
+    tracing_subscriber::registry().with(filter).with(Lines::new(style, process_log()?)).try_init()?;
     log_panics();
     Ok(LogControl { handle: Arc::new(handle) })
 }

@@ -6,8 +6,10 @@ mod logging;
 mod metrics;
 mod model;
 mod process;
+mod writer;
 
 pub use deployed_model::{DeployedModelMetrics, Stage};
 pub use logging::{LogControl, LogError, LogFormat, LogSettings, start_logging};
 pub use metrics::Metrics;
 pub use model::ModelMetrics;
+pub use writer::flush_log;

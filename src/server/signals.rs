@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Drain;
+use crate::observe::flush_log;
 
 /// Listens for SIGTERM and SIGINT (Ctrl-C) from now on. The first begins `drain`; the second ends the process at once
 /// with the shell's code for that signal (143 or 130).
@@ -56,7 +57,8 @@ pub fn stop_on_signals(drain: Drain) -> io::Result<()> {
 /// Ends the process at once, without what the C library and loaded libraries do at a normal exit: a model that is still
 /// being loaded, or a batch that is still computed, would run into ONNX Runtime's destructors and crash.
 pub fn end_process(code: u8) -> ! {
-    // The logs are written as they arise; this is for what a command printed. Nobody is left to be told of a failure.
+    flush_log();
+    // This is for what a command printed. Nobody is left to be told of a failure.
     let _ = io::Write::flush(&mut io::stdout());
     #[cfg(unix)]
     // SAFETY: `_exit` takes a number, touches no memory of ours and does not return.

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::Chosen;
 use crate::endpoint::LookupError;
+use crate::explain::spec::SpecError;
 use crate::protocol::open_inference::InferError;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::tf_serving::Form;
@@ -34,6 +35,15 @@ pub enum ServiceError {
     /// The body is not an inference request.
     #[error(transparent)]
     Infer(#[from] InferError),
+    /// The deployed model gives no explanations.
+    #[error("explanations are disabled for this deployed model (disableExplanations)")]
+    ExplanationsDisabled,
+    /// An explanation is about numbers.
+    #[error("the model gives no numbers that could be explained: its outputs are strings")]
+    NothingToExplain,
+    /// What is asked of an explanation can't be had.
+    #[error(transparent)]
+    Explanation(#[from] SpecError),
     /// The parameters make no sense.
     #[error("parameters: {0}")]
     Parameters(InputError),
@@ -85,6 +95,9 @@ impl ServiceError {
             Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
             Self::Request(_) | Self::Field(_) | Self::Infer(_) => "INVALID_REQUEST",
+            Self::ExplanationsDisabled => "EXPLANATIONS_DISABLED",
+            Self::NothingToExplain => "NOTHING_TO_EXPLAIN",
+            Self::Explanation(_) => "INVALID_EXPLANATION_SPEC",
             Self::Parameters(_) => "INVALID_PARAMETERS",
             Self::Instance { .. } => "INVALID_INSTANCE",
             Self::View(_) => "WRONG_METHOD",
@@ -96,6 +109,29 @@ impl ServiceError {
             Self::Model { error: ScheduleError::Closed, .. } => "SHUTTING_DOWN",
             Self::Model { .. } | Self::Output { .. } => "MODEL_FAILED",
             Self::Panicked(_) => "INTERNAL_ERROR",
+        }
+    }
+
+    /// The same error about another instance: for work on variants of it, whose own numbers a client doesn't know.
+    pub(super) fn at(self, index: usize) -> Self {
+        match self {
+            Self::Instance { error, .. } => Self::Instance { index, error },
+            Self::Model { error, .. } => Self::Model { index, error },
+            Self::Output { error, .. } => Self::Output { index, error },
+            Self::Panicked(_) => Self::Panicked(index),
+            other => other,
+        }
+    }
+
+    /// Says that the instance at fault is not the client's own.
+    pub(super) fn of_a_variant(self) -> Self {
+        match self {
+            Self::Instance { index, error: InputError { path, message } } => {
+                let hint = "in a variant of the instance with values of the baseline; set inputBaselines to values that \
+                            the model takes";
+                Self::Instance { index, error: InputError { path, message: format!("{message} ({hint})") } }
+            }
+            other => other,
         }
     }
 
@@ -139,6 +175,11 @@ impl From<&ServiceError> for Status {
             },
             ServiceError::Infer(InferError::Field { field, .. }) => Status::bad_field(field, error.to_string()),
             ServiceError::Infer(_) => Status::new(Code::InvalidArgument, error.to_string()),
+            ServiceError::ExplanationsDisabled | ServiceError::NothingToExplain => {
+                Status::new(Code::FailedPrecondition, error.to_string())
+            }
+            ServiceError::Explanation(SpecError::Invalid { field, .. }) => Status::bad_field(field, error.to_string()),
+            ServiceError::Explanation(SpecError::Method(_)) => Status::new(Code::Unimplemented, error.to_string()),
             ServiceError::Field(input) => bad_input("", input),
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),

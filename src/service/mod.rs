@@ -21,13 +21,14 @@ use tokio::sync::oneshot;
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, LookupError, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
-use crate::scheduler::{Completed, Pending};
-use crate::task::{ImageFacts, InputError, Instance, Parameters, Prediction, PreparationTimes, Task};
-use crate::tensor::EncodedTensor;
+use crate::scheduler::{Admission, Completed, Pending};
+use crate::task::{ImageFacts, InputError, Instance, OutputError, Prediction, PreparationTimes, Task};
+use crate::tensor::Tensor;
 
 mod accounting;
 mod direct;
 mod error;
+mod explain;
 pub mod open_inference;
 mod pool;
 mod raw;
@@ -122,6 +123,14 @@ pub struct Answer {
 pub struct Service {
     catalog: ArcSwapOption<Catalog>,
     pool: WorkPool,
+    image_grid: usize,
+}
+
+/// What came of some instances.
+struct Evaluated<T> {
+    results: Vec<T>,
+    times: StageTimes,
+    images: Vec<ImageFacts>,
 }
 
 /// What preparing an instance led to.
@@ -132,9 +141,9 @@ struct Submitted {
 }
 
 impl Service {
-    /// A service that is still loading.
-    pub fn new(pool: WorkPool) -> Self {
-        Self { catalog: ArcSwapOption::empty(), pool }
+    /// A service that is still loading. Explanations divide pictures into a grid of `image_grid` fields each way.
+    pub fn new(pool: WorkPool, image_grid: usize) -> Self {
+        Self { catalog: ArcSwapOption::empty(), pool, image_grid }
     }
 
     /// Serves these endpoints from now on. Requests under way keep the models that they have.
@@ -252,22 +261,45 @@ impl Service {
         parameters: Option<&[u8]>,
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
-        let work = self.run(chosen, instances, parameters, deadline);
+        let work = async {
+            let task = &chosen.deployed.model.task;
+            let parameters = task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
+            let finish = |task: &Task, outputs: &[Tensor]| task.finish(outputs, parameters);
+            let Evaluated { results, times, images } = self.evaluate(chosen, instances, deadline, finish).await?;
+            Ok(Answer { predictions: results, times, images })
+        };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
     }
 
-    async fn run(
+    /// Asks the model for instances, and makes something of its outputs for each.
+    async fn evaluate<T>(
         &self,
         chosen: &Chosen,
         instances: Vec<Instance>,
-        parameters: Option<&[u8]>,
         deadline: tokio::time::Instant,
-    ) -> Result<Answer, ServiceError> {
+        finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
+    ) -> Result<Evaluated<T>, ServiceError> {
         let model = &chosen.deployed.model;
-        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
         let item_bytes = model.task.item_bytes();
         let count = instances.len();
         let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
+        let bytes: usize = instances.iter().map(Instance::byte_size).sum();
+        let submitted = match model.task.is_light() && bytes <= AT_ONCE {
+            true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,
+            false => self.prepare(&chosen.deployed, instances, admission, deadline).await?,
+        };
+        collected(&model.task, submitted, finish).await
+    }
+
+    /// Prepares the instances on the pool.
+    async fn prepare(
+        &self,
+        deployed: &DeployedModel,
+        instances: Vec<Instance>,
+        admission: Admission,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<Submitted>, ServiceError> {
+        let model = &deployed.model;
         // At most as many at once as there are threads: however many instances a request has, another one's turn comes
         // after one of them, not after all.
         let window = self.pool.threads();
@@ -283,59 +315,52 @@ impl Service {
                 });
                 prepared(index, preparation)
             });
-        let mut preparations = futures_util::stream::iter(preparations).buffered(window);
-
-        let mut submitted = Vec::with_capacity(count);
-        while let Some(preparation) = preparations.try_next().await? {
-            submitted.push(preparation);
-        }
-        finished(&model.task, parameters, submitted).await
-    }
-
-    /// As [`Service::answer`], for inputs that arrive whole: their rows are the instances. There must be at least one, and
-    /// no more than a request may have.
-    async fn run_columns(
-        &self,
-        chosen: &Chosen,
-        inputs: Vec<EncodedTensor>,
-        parameters: Option<&[u8]>,
-        deadline: tokio::time::Instant,
-    ) -> Result<Answer, ServiceError> {
-        let model = &chosen.deployed.model;
-        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
-        let rows = inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(0);
-        let bytes = model.task.item_bytes().saturating_mul(rows);
-        let admission = model.scheduler.admit(rows, bytes, Some(deadline))?;
-        let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
-        let submitted = self.pool.run(move || -> Result<Vec<Submitted>, InputError> {
-            let begin = Instant::now();
-            let items = task.items(inputs)?;
-            let times = PreparationTimes { decode: begin.elapsed(), preprocess: Duration::ZERO };
-            let pending = scheduler.submit_all(admission.split().into_iter().zip(items), Some(deadline));
-            Ok(pending.into_iter().map(|pending| Submitted { pending, times, image: None }).collect())
-        });
-        let submitted = submitted.await.map_err(|_| ServiceError::Panicked(0))?;
-        let submitted = submitted.map_err(|error| {
-            ServiceError::Field(InputError { path: format!("inputs.{}", error.path), message: error.message })
-        })?;
-        finished(&model.task, parameters, submitted).await
+        futures_util::stream::iter(preparations).buffered(window).try_collect().await
     }
 }
 
-/// Awaits the answers in the order of the instances.
-async fn finished(task: &Task, parameters: Parameters, submitted: Vec<Submitted>) -> Result<Answer, ServiceError> {
-    let predictions = Vec::with_capacity(submitted.len());
-    let mut answer = Answer { predictions, times: StageTimes::default(), images: Vec::new() };
+/// Awaits the outputs for what is in the queue, and makes something of them for each instance.
+async fn collected<T>(
+    task: &Task,
+    submitted: Vec<Submitted>,
+    finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
+) -> Result<Evaluated<T>, ServiceError> {
+    let results = Vec::with_capacity(submitted.len());
+    let mut evaluated = Evaluated { results, times: StageTimes::default(), images: Vec::new() };
+    // In the order of the instances.
     for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
         let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
         let begin = Instant::now();
-        let prediction =
-            task.finish(&completed.outputs, parameters).map_err(|error| ServiceError::Output { index, error })?;
-        answer.predictions.push(prediction);
-        answer.images.extend(image);
-        answer.times.slowest(times, &completed, begin.elapsed());
+        let result = finish(task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
+        evaluated.results.push(result);
+        evaluated.images.extend(image);
+        evaluated.times.slowest(times, &completed, begin.elapsed());
     }
-    Ok(answer)
+    Ok(evaluated)
+}
+
+/// Up to so many bytes of instances are prepared at once, on the thread that serves the connection: to give them to
+/// another one would take longer.
+const AT_ONCE: usize = 16 << 10;
+
+/// Prepares the instances here, and queues them together.
+fn prepare_at_once(
+    deployed: &DeployedModel,
+    instances: &[Instance],
+    admission: Admission,
+    deadline: tokio::time::Instant,
+) -> Result<Vec<Submitted>, ServiceError> {
+    let model = &deployed.model;
+    let mut facts = Vec::with_capacity(instances.len());
+    let mut items = Vec::with_capacity(instances.len());
+    for (index, (instance, ticket)) in instances.iter().zip(admission.split()).enumerate() {
+        let prepared = model.task.prepare(instance).map_err(|error| ServiceError::Instance { index, error })?;
+        facts.push((prepared.times, prepared.image));
+        items.push((ticket, prepared.item));
+    }
+    let pending = model.scheduler.submit_all(items, Some(deadline));
+    let submitted = pending.into_iter().zip(facts).map(|(pending, (times, image))| Submitted { pending, times, image });
+    Ok(submitted.collect())
 }
 
 /// Waits until an instance is in the queue.
@@ -356,5 +381,14 @@ impl StageTimes {
         self.queue = self.queue.max(completed.queue);
         self.inference = self.inference.max(completed.inference);
         self.postprocess += postprocess;
+    }
+
+    /// Of work that was done in portions.
+    fn merge(&mut self, other: &Self) {
+        self.decode = self.decode.max(other.decode);
+        self.preprocess = self.preprocess.max(other.preprocess);
+        self.queue += other.queue;
+        self.inference += other.inference;
+        self.postprocess += other.postprocess;
     }
 }

@@ -6,19 +6,19 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Answer, Chosen, Service, ServiceError};
+use super::{AT_ONCE, Answer, Chosen, Evaluated, Service, ServiceError, Submitted, collected};
 use crate::endpoint::{Catalog, DeployedModel, LookupError, NamedModel, Version};
 use crate::engine::TensorSpec;
 use crate::protocol::generated::inference as wire;
 use crate::protocol::open_inference::{InferError, InferRequest, ModelMetadata, TensorMetadata, datatype};
 use crate::protocol::status::{Code, Status};
-use crate::task::{InputError, Instance, MAP_KEYS, Prediction, Task, highest, tensor_columns};
+use crate::task::{InputError, Instance, MAP_KEYS, Prediction, PreparationTimes, Task, highest, tensor_columns};
 use crate::tensor::bytes::split_strings;
 use crate::tensor::{ElementType, EncodedData, EncodedTensor, Tensor};
 
@@ -68,11 +68,47 @@ impl Service {
                 })
             }
             Task::Tensors(_) => {
-                let work = self.run_columns(chosen, inputs, parameters.as_deref(), deadline);
+                let work = self.columns(chosen, inputs, parameters.as_deref(), deadline);
                 tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
             }
         }
         .inspect_err(|error| error.log(chosen))
+    }
+}
+
+impl Service {
+    /// Asks a model of tensors; the rows of the inputs are the instances.
+    async fn columns(
+        &self,
+        chosen: &Chosen,
+        inputs: Vec<EncodedTensor>,
+        parameters: Option<&[u8]>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let model = &chosen.deployed.model;
+        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
+        let rows = inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(0);
+        let bytes = model.task.item_bytes().saturating_mul(rows);
+        let admission = model.scheduler.admit(rows, bytes, Some(deadline))?;
+        let size: usize = inputs.iter().map(EncodedTensor::byte_size).sum();
+        let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
+        let submit = move || -> Result<Vec<Submitted>, InputError> {
+            let begin = Instant::now();
+            let items = task.items(inputs)?;
+            let times = PreparationTimes { decode: begin.elapsed(), preprocess: Duration::ZERO };
+            let pending = scheduler.submit_all(admission.split().into_iter().zip(items), Some(deadline));
+            Ok(pending.into_iter().map(|pending| Submitted { pending, times, image: None }).collect())
+        };
+        let submitted = match size <= AT_ONCE {
+            true => submit(),
+            false => self.pool.run(submit).await.map_err(|_| ServiceError::Panicked(0))?,
+        };
+        let submitted = submitted.map_err(|error| {
+            ServiceError::Field(InputError { path: format!("inputs.{}", error.path), message: error.message })
+        })?;
+        let finish = |task: &Task, outputs: &[Tensor]| task.finish(outputs, parameters);
+        let Evaluated { results, times, images } = collected(&model.task, submitted, finish).await?;
+        Ok(Answer { predictions: results, times, images })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here is a pure function of the instance, the parameters and the model's description, so that it is
 //! tested without a server. A task knows neither HTTP nor queues.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +17,14 @@ use crate::tensor::{EncodedTensor, Tensor};
 pub mod base64;
 mod given;
 pub mod image_classification;
+mod scores;
 pub mod tensors;
 mod views;
 
 pub use given::check;
 use given::given;
+pub use scores::Scores;
+
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
 pub use views::{
@@ -41,6 +45,16 @@ pub enum Instance {
 /// Whether bytes begin like a picture's file, of a format that is decoded here or not. No JSON does.
 pub fn is_picture(bytes: &[u8]) -> bool {
     matches!(sniff(bytes), Ok(_) | Err(ImageError::Unsupported { .. }))
+}
+
+impl Instance {
+    /// Its length as it arrived.
+    pub fn byte_size(&self) -> usize {
+        match self {
+            Self::Json(bytes) | Self::Encoded(bytes) => bytes.len(),
+            Self::Tensors(tensors) => tensors.iter().map(Tensor::byte_size).sum(),
+        }
+    }
 }
 
 /// What is wrong with an instance or with the parameters.
@@ -152,7 +166,16 @@ impl Task {
         }
     }
 
-    /// Makes the input tensors of an instance. Takes CPU time: not for a thread that serves connections.
+    /// Whether preparing an instance costs about as much as reading its bytes, and no more.
+    pub fn is_light(&self) -> bool {
+        match self {
+            Self::ImageClassification(_) => false,
+            Self::Tensors(_) => true,
+        }
+    }
+
+    /// Makes the input tensors of an instance. Takes CPU time: unless the task [is light](Task::is_light), not for a
+    /// thread that serves connections.
     ///
     /// # Errors
     /// [`InputError`], relative to the instance.
@@ -194,6 +217,25 @@ impl Task {
             (Self::Tensors(task), Parameters::Tensors) => task.finish(outputs).map(Prediction::Tensors),
             // Parameters come from the same task's `parse_parameters`.
             _ => Err(OutputError("the parameters are another task's".to_owned())),
+        }
+    }
+
+    /// The output that an explanation is about: the one of that name, or else the model's most telling one.
+    ///
+    /// # Errors
+    /// [`OutputError`] when it holds no numbers, or there is none of that name.
+    pub fn scores(&self, outputs: &[Tensor], name: Option<&str>) -> Result<Scores, OutputError> {
+        match self {
+            Self::ImageClassification(task) => task.scores(outputs),
+            Self::Tensors(task) => task.scores(outputs, name),
+        }
+    }
+
+    /// What the places of that output are called; empty where they have no names.
+    pub fn score_labels(&self, outputs: &[Tensor], name: Option<&str>) -> Vec<Arc<str>> {
+        match self {
+            Self::ImageClassification(task) => task.labels.clone(),
+            Self::Tensors(task) => task.score_labels(outputs, name),
         }
     }
 }

@@ -35,4 +35,13 @@ impl EncodedTensor {
     pub fn element_count(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |count, length| count.checked_mul(*length))
     }
+
+    /// The size of what arrived, in bytes.
+    pub fn byte_size(&self) -> usize {
+        match &self.data {
+            EncodedData::Json(bytes) | EncodedData::Binary(bytes) => bytes.len(),
+            EncodedData::Files(files) => files.iter().map(Bytes::len).sum(),
+            EncodedData::Elements(tensor) => tensor.byte_size(),
+        }
+    }
 }

@@ -3,7 +3,9 @@
 mod bench;
 mod cli;
 mod container;
+mod direct;
 mod errors;
+mod explain;
 mod grpc;
 mod harness;
 mod models;

@@ -110,7 +110,10 @@ pub fn classify(
 }
 
 /// Confidences from 0 to 1. Sums are kept in f64, so that a thousand classes don't lose digits.
-fn confidences(scores: &[f32], activation: Activation) -> Result<Vec<f32>, OutputError> {
+///
+/// # Errors
+/// [`OutputError`] when no class can be told from the others.
+pub(super) fn confidences(scores: &[f32], activation: Activation) -> Result<Vec<f32>, OutputError> {
     match activation {
         Activation::None => Ok(scores.to_vec()),
         Activation::Sigmoid => {
