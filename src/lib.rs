@@ -7,6 +7,7 @@
 //! - [`admin`]: the operator's port
 //! - [`startup`]: from settings to endpoints
 //! - [`service`]: from a parsed request to predictions
+//! - [`explain`]: what each feature of an instance contributes to its prediction
 //! - [`endpoint`]: which deployed model answers
 //! - [`repository`]: models on disk, found, understood, loaded
 //! - [`artifact`]: model files, brought here from where they lie
@@ -28,6 +29,7 @@ pub mod config;
 pub mod cryptography;
 pub mod endpoint;
 pub mod engine;
+pub mod explain;
 pub mod grpc;
 pub mod http;
 pub mod observe;

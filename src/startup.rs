@@ -141,6 +141,8 @@ impl Plan {
                         model: model.clone(),
                         traffic: u8::try_from(scaled).unwrap_or(100),
                         metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
+                        explanation_spec: None,
+                        disable_explanations: false,
                     })
                 });
                 Some(Endpoint::new(
@@ -238,7 +240,12 @@ pub fn artifacts(settings: &Settings) -> Artifacts {
         // Refused when the settings were read.
         _ => None,
     };
-    Artifacts::new(ArtifactSettings { map: settings.artifacts.map.iter().filter_map(entry).collect() })
+    Artifacts::new(ArtifactSettings {
+        map: settings.artifacts.map.iter().filter_map(entry).collect(),
+        directory: settings.artifacts.directory.clone(),
+        max_bytes: settings.artifacts.max_bytes as u64,
+        variables: settings.artifacts.variables.clone(),
+    })
 }
 
 /// Makes a `repository.directory` that is a URI a folder of this machine. Of a folder nothing is asked.

@@ -10,6 +10,11 @@ use half::f16;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 use thiserror::Error;
 
+pub mod bytes;
+mod encoded;
+
+pub use encoded::{EncodedData, EncodedTensor};
+
 /// What a tensor holds. The names follow ONNX's `TensorProto.DataType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]

@@ -63,7 +63,7 @@ def lines(title: str, note: str, x_title: str, y_title: str, panels: list[Panel]
         parts.append(f'<rect x="{x:.0f}" y="{top + 4}" width="14" height="4" fill="{COLOURS[series]}"/>')
         parts.append(text(x + 19, top + 11, names[series], size=12))
         x += 34 + 7.2 * len(names[series])
-    top += 34
+    top += 46
     height, gap, left = 250, 62, 56
     width = (WIDTH - left - 16 - gap * (len(panels) - 1)) / max(1, len(panels))
     for index, panel in enumerate(panels):

@@ -34,7 +34,7 @@ from workloads import WORKLOADS, Workload, prepare
 TESSERA = "tessera"
 BARE = "bare"
 # Seconds to start and end a server, for the estimate only.
-START = 7
+START = {TESSERA: 1, "mosec": 3, "fastapi": 4, "litserve": 5, "cpr": 10, "ray": 16}
 PATIENCE = 120
 
 
@@ -95,8 +95,10 @@ class Run:
         total = 0.0
         for workload in self.workloads:
             points = self.points(workload)
-            each = START + sum(point.expected for point in points)
-            total += self.rounds * (len(self.servers(workload)) * each + (2 * bare_seconds(self, workload) if points else 0))
+            servers = [peer.name if peer else TESSERA for peer in self.servers(workload)]
+            each = sum(point.expected for point in points)
+            once = sum(START[name] + each for name in servers) + START[TESSERA] + 2 * bare_seconds(self, workload)
+            total += self.rounds * once
         return total
 
     def fits(self, seconds: float) -> bool:
@@ -120,13 +122,14 @@ class Run:
                     continue
                 for peer in servers[start:] + servers[:start]:
                     self.serve(workload, peer, reference)
-                self.bare(workload)
+                if self.mode != "smoke":
+                    self.bare(workload)
 
     def serve(self, workload: Workload, peer: Peer | None, reference: dict[str, list]) -> None:
         """Starts a server, checks its answers, puts the loads on."""
         name = peer.name if peer else TESSERA
         label = f"{workload.title}: {name}"
-        if not self.fits(START):
+        if not self.fits(START[name]):
             self.note(f"{label}: left out, the time is up")
             return
         try:
@@ -149,6 +152,10 @@ class Run:
         if not self.fits(point.expected):
             self.note(f"{label}: left out, the time is up")
             return
+        if any(not result.kept_up for result in self.slower(workload, name, point)):
+            # It has not kept up with a lower rate: nothing is learnt from a higher one.
+            self.results.append(Result(workload.name, name, point))
+            return
         body = workload.body(point.picture)
         try:
             result = measure(self.tessera, server, url, body, workload.name, name, point)
@@ -162,6 +169,14 @@ class Run:
             f"{label}: {result.requests_per_second:,.1f} requests/s, p50 {result.p50:.2f} ms, p99 {result.p99:.2f} ms, "
             f"{result.cpu_ms_per_request:.2f} ms CPU{failed}{never}"
         )
+
+    def slower(self, workload: Workload, name: str, point: Point) -> list[Result]:
+        """Results of this server at lower rates than this point's."""
+        return [
+            result for result in self.results
+            if (result.workload, result.server) == (workload.name, name) and result.point.picture == point.picture
+            and 0 < result.point.rate < point.rate
+        ]  # fmt: skip
 
     def started(self, workload: Workload, peer: Peer | None) -> Started:
         """A server that has been started."""
@@ -278,7 +293,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--full", dest="mode", action="store_const", const="full", help="the whole matrix")
-    mode.add_argument("--smoke", dest="mode", action="store_const", const="smoke", help="a second each; writes nothing")
+    mode.add_argument("--smoke", dest="mode", action="store_const", const="smoke", help="a second each; keeps no report")
     parser.add_argument("--tessera", type=Path, default=ROOT / "target/release/tessera", help="the binary")
     parser.add_argument("--peers", help="only these, separated by commas: " + ", ".join(peer.name for peer in PEERS))
     parser.add_argument("--workloads", help="only these: " + ", ".join(workload.name for workload in WORKLOADS))
@@ -329,19 +344,25 @@ def main() -> int:
         run.go()
     except KeyboardInterrupt:
         run.note("interrupted")
-    if options.mode == "smoke":
-        failed = [note for note in run.notes if "not installed" not in note]
-        expected = sum(len(run.points(workload)) * len(run.servers(workload)) for workload in run.workloads)
-        measured = sum(result.server != BARE for result in run.results)
-        print(f"{measured} passed, {expected - measured} failed")
-        return 1 if failed or measured != expected else 0
     machine = facts.gather(run.tessera, peers, before)
+    output = Path(tempfile.mkdtemp(prefix="bench")) if options.mode == "smoke" else options.output
     report.write(
-        options.output, mode=options.mode, results=medians(run.results), lifetimes=run.lifetimes, workloads=run.workloads,
+        output, mode=options.mode, results=medians(run.results), lifetimes=run.lifetimes, workloads=run.workloads,
         peers=peers, machine=machine, notes=run.notes, seconds=run.elapsed, rounds=run.rounds, cores=run.cores,
     )  # fmt: skip
-    print(f"\nwrote {options.output}/benchmarks.md after {run.elapsed:.0f} s")
+    if options.mode == "smoke":
+        shutil.rmtree(output)
+        return verdict(run)
+    print(f"\nwrote {output}/benchmarks.md after {run.elapsed:.0f} s")
     return 0
+
+
+def verdict(run: Run) -> int:
+    """Of a smoke run: whether everything was measured without a failed request."""
+    expected = sum(len(run.points(workload)) * len(run.servers(workload)) for workload in run.workloads)
+    measured = sum(result.server != BARE and result.requests > 0 and not result.failed for result in run.results)
+    print(f"{measured} passed, {expected - measured} failed")
+    return 0 if measured == expected else 1
 
 
 if __name__ == "__main__":

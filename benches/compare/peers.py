@@ -41,7 +41,7 @@ class Peer:
 
     name: str
     title: str
-    # The packages whose versions are reported; the first is the server itself.
+    # The packages whose versions are reported besides what all have.
     packages: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
@@ -57,9 +57,11 @@ class Peer:
         return (ENVIRONMENTS / self.name / ".requirements").is_file()
 
     def versions(self) -> dict[str, str]:
-        """The versions of its packages."""
-        code = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {self.packages}}}))"
-        return json.loads(subprocess.check_output([self.python, "-c", code], text=True))
+        """The versions of its packages, with Pillow-SIMD if that stands in Pillow's place."""
+        code = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+        installed = json.loads(subprocess.check_output([self.python, "-c", code], text=True))
+        wanted = (*self.packages, "onnxruntime", "pillow", "pillow-simd")
+        return {name: installed[name] for name in wanted if name in installed}
 
     def start(self, workload: Workload, port: int, workers: int) -> Start:
         """The command for a workload."""
@@ -81,11 +83,11 @@ def model_environment(workload: Workload) -> dict[str, str]:
 
 
 FASTAPI = Peer(
-    "fastapi", "FastAPI", ("fastapi", "uvicorn", "uvloop", "onnxruntime", "pillow"),
+    "fastapi", "FastAPI", ("fastapi", "uvicorn", "uvloop"),
     (str(HERE / "servers/fastapi_server.py"),),
 )  # fmt: skip
 CPR = Peer(
-    "cpr", "Vertex CPR", ("google-cloud-aiplatform", "fastapi", "uvicorn", "onnxruntime", "pillow"),
+    "cpr", "Vertex CPR", ("google-cloud-aiplatform", "fastapi", "uvicorn"),
     ("-m", "google.cloud.aiplatform.prediction.model_server"),
     (
         ("AIP_HTTP_PORT", "{port}"), ("AIP_HEALTH_ROUTE", "/health"), ("AIP_PREDICT_ROUTE", "/predict"),
@@ -95,18 +97,18 @@ CPR = Peer(
     ),
 )  # fmt: skip
 LITSERVE = Peer(
-    "litserve", "LitServe", ("litserve", "fastapi", "uvicorn", "pyzmq", "onnxruntime", "pillow"),
+    "litserve", "LitServe", ("litserve", "fastapi", "uvicorn", "pyzmq"),
     (str(HERE / "servers/litserve_server.py"),),
 )  # fmt: skip
 MOSEC = Peer(
-    "mosec", "mosec", ("mosec", "onnxruntime", "pillow"),
+    "mosec", "mosec", ("mosec",),
     (
         str(HERE / "servers/mosec_server.py"), "--address", "127.0.0.1", "--port", "{port}", "--timeout", "60000",
         "--max-request-size", str(64 << 20), "--capacity", "4096", "--log-level", "warning",
     ),
 )  # fmt: skip
 RAY = Peer(
-    "ray", "Ray Serve", ("ray", "onnxruntime", "pillow"),
+    "ray", "Ray Serve", ("ray",),
     (str(HERE / "servers/ray_server.py"),),
     (("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1"), ("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0")),
 )  # fmt: skip

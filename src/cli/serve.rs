@@ -107,7 +107,8 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     };
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
-    let service = Arc::new(Service::new(WorkPool::start(settings.engine.preprocess_threads)?));
+    let pool = WorkPool::start(settings.engine.preprocess_threads)?;
+    let service = Arc::new(Service::new(pool, settings.explain.image_grid));
     let (grpc, methods) = grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?;
     let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
     let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone())?;

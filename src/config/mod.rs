@@ -94,6 +94,7 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
     if let Some(node) = tree.get(ENDPOINT) {
         settings.endpoints = endpoints::read(node, &mut problems);
     }
+    settings.artifacts.variables = sources.environment.iter().collect();
     if problems.is_empty() {
         settings.origins = schema
             .keys()

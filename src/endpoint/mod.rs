@@ -10,14 +10,17 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::engine::Signature;
 use crate::observe::DeployedModelMetrics;
+use crate::protocol::generated::google::cloud::aiplatform::v1::ExplanationSpec;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::scheduler::Scheduler;
 use crate::task::Task;
 
 mod identity;
+mod model;
 mod traffic;
 
 pub use identity::derived_id;
+pub use model::{NamedModel, Version};
 use traffic::TrafficSplit;
 
 /// A model that is ready to answer. Several deployed models may share it, and its queue.
@@ -52,6 +55,10 @@ pub struct DeployedModel {
     pub traffic: u8,
     /// What is counted of its requests.
     pub metrics: DeployedModelMetrics,
+    /// How its predictions are explained, where somebody said.
+    pub explanation_spec: Option<ExplanationSpec>,
+    /// Whether they are not explained at all.
+    pub disable_explanations: bool,
 }
 
 /// A name that requests go to.
@@ -112,6 +119,24 @@ pub enum LookupError {
         endpoint: String,
         /// What was asked for.
         id: String,
+    },
+    /// Nothing here has that name: no endpoint, no model, no deployed model.
+    #[error("model `{name}` is not served here; there are: {}", .known.join(", "))]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The model isn't there in that version.
+    #[error("model `{model}` has no {version} here; there are: {}", .known.join(", "))]
+    UnknownVersion {
+        /// The model.
+        model: String,
+        /// What was asked for, such as `version 2`.
+        version: String,
+        /// What there is.
+        known: Vec<String>,
     },
     /// A route that names no endpoint was used, but none is the default.
     #[error("no endpoint is the default: set `default_endpoint` to one of {}", .known.join(", "))]

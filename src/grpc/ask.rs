@@ -5,6 +5,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::Grpc;
 use super::call::Call;
+use crate::protocol::generated::google::cloud::aiplatform::v1::{ExplainRequest, ExplainResponse};
 use crate::protocol::status::{Code, Status};
 use crate::service::{Chosen, ENDPOINT_ID, Question, Target};
 use crate::task::Prediction;
@@ -76,14 +77,10 @@ impl Grpc {
     ) -> Result<T, Status> {
         let outcome = async {
             let received = std::time::Instant::now();
-            let (Question { instances, parameters }, context) = read()?;
+            let (question, context) = read()?;
             let parse = received.elapsed();
-            let answer = self
-                .service
-                .predict_instances(chosen, instances, parameters.as_deref(), call.deadline)
-                .await
-                .inspect_err(|error| error.log(chosen))
-                .map_err(|error| Status::from(&error))?;
+            let answer = self.service.answer(chosen, question, call.deadline).await;
+            let answer = answer.map_err(|error| Status::from(&error))?;
             let message = write(&answer.predictions, context).map_err(|error| {
                 tracing::error!(%error, "an answer could not be written as a message");
                 Status::new(Code::Internal, "the answer could not be written as a message")
@@ -92,6 +89,25 @@ impl Grpc {
             Ok(message)
         };
         self.counted(chosen, outcome.await)
+    }
+}
+
+impl Grpc {
+    /// Explains predictions, and counts it.
+    ///
+    /// # Errors
+    /// The status for the client.
+    pub async fn explain(
+        &self,
+        call: Call,
+        chosen: &Chosen,
+        request: ExplainRequest,
+    ) -> Result<ExplainResponse, Status> {
+        let explained = self.service.explain(chosen, request, self.settings.instances, call.deadline).await;
+        let outcome = explained.inspect_err(|error| error.log(chosen)).map_err(|error| Status::from(&error));
+        let (response, answer) = self.counted(chosen, outcome)?;
+        answer.count(&chosen.deployed, &self.metrics, std::time::Duration::ZERO, call.arrived.elapsed());
+        Ok(response)
     }
 }
 

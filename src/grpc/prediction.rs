@@ -17,6 +17,7 @@ use crate::protocol::generated::google::api::HttpBody;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionService;
 use crate::protocol::status::Status;
+use crate::protocol::tf_serving::Form;
 use crate::protocol::value;
 use crate::protocol::vertex::RequestError;
 use crate::service::{Chosen, Question, ServiceError, Target, input_sets, read_direct, read_raw, write_direct};
@@ -179,6 +180,27 @@ impl PredictionService for Predictions {
         Ok(answer.map(|output| wire::DirectRawPredictResponse { output }))
     }
 
+    async fn explain(
+        &self,
+        request: Request<wire::ExplainRequest>,
+    ) -> Result<Response<wire::ExplainResponse>, tonic::Status> {
+        let head = Head::of(&request, &self.grpc);
+        let request = request.into_inner();
+        let outcome = async {
+            let endpoint = head.endpoint(&request.endpoint)?.to_owned();
+            let target = match request.deployed_model_id.clone() {
+                id if id.is_empty() => self.grpc.choose(Target::Endpoint(&endpoint))?,
+                id => self.grpc.choose(Target::DeployedModel { endpoint: &endpoint, id: &id })?,
+            };
+            let message = self.grpc.explain(head.call, &target, request).await?;
+            Ok((message, target))
+        };
+        let (message, chosen) = outcome.await.map_err(|status: Status| to_tonic(&status))?;
+        let mut response = Response::new(message);
+        name_the_model(response.metadata_mut(), &chosen);
+        Ok(response)
+    }
+
     async fn streaming_raw_predict(
         &self,
         request: Request<Streaming<wire::StreamingRawPredictRequest>>,
@@ -220,7 +242,7 @@ fn read_values(instances: Vec<Value>, parameters: Option<Value>, limit: usize) -
         .enumerate()
         .map(|(index, value)| Ok(Instance::Json(json(&value, &|| format!("instances[{index}]"))?)))
         .collect::<Result<_, Status>>()?;
-    Ok(Question { instances, parameters })
+    Ok(Question { instances, parameters, form: Form::Rows })
 }
 
 fn write_values(chosen: &Chosen, predictions: &[Prediction]) -> Result<wire::PredictResponse, serde_json::Error> {

@@ -20,7 +20,9 @@ use crate::service::{Service, ServiceError, Target};
 mod describe;
 mod direct;
 mod exchange;
+mod explain;
 pub mod middleware;
+mod models;
 pub mod operations;
 mod predict;
 mod respond;
@@ -69,7 +71,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         router = router.route(&path, any(resource));
     }
-    router.with_state(api)
+    router.merge(models::router()).with_state(api)
 }
 
 /// The answer for a path that doesn't exist.
@@ -89,6 +91,8 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
     let default = catalog.default_endpoint().ok().map(|endpoint| endpoint.id.clone());
     let body = json!({
         "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
+        // By which KServe's clients know that a server lives.
+        "status": "alive",
         "defaultEndpoint": default,
         "endpoints": endpoints,
     });
@@ -143,6 +147,7 @@ async fn ask(api: &Api, target: Target<'_>, verb: Verb, request: Request) -> Res
         Verb::DirectPredict => direct::predict(api, target, request).await,
         Verb::DirectRawPredict => direct::raw(api, target, request).await,
         Verb::ServerStreamingPredict => direct::server_streaming(api, target, request).await,
+        Verb::Explain => explain::explain(api, target, request).await,
     }
 }
 

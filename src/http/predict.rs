@@ -73,14 +73,7 @@ async fn answered(exchange: &mut Exchange<'_>, route: RawRoute) -> Result<Respon
     drop(data);
     let parse = exchange.since_received();
     let Exchange { api, chosen, deadline, .. } = &*exchange;
-    let answer = api
-        .service
-        .predict_instances(chosen, question.instances, question.parameters.as_deref(), *deadline)
-        .await
-        .map_err(|error| {
-            error.log(chosen);
-            Status::from(&error)
-        })?;
+    let answer = api.service.answer(chosen, question, *deadline).await.map_err(|error| Status::from(&error))?;
     let data = form.write(&answer.predictions).map_err(|error| unwritable(&error))?;
     let data = if is_wrapped { Wrapped::wrap(form.media_type(), &data) } else { data };
     let response = match (route, exchange.framing) {

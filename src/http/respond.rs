@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 
 use crate::protocol::status::Status;
 
@@ -14,6 +14,17 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         Self(status)
     }
+}
+
+/// A layer (by `axum::middleware::map_response`) that says what went wrong as TensorFlow Serving, KServe and Triton do:
+/// `{"error": "text"}`. Headers and status stay.
+pub async fn error_as_text(mut response: Response) -> Response {
+    if let Some(Failure(status)) = response.extensions().get() {
+        let text = serde_json::json!({ "error": status.message }).to_string();
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = text.into();
+    }
+    response
 }
 
 impl IntoResponse for Failure {

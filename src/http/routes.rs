@@ -45,16 +45,18 @@ pub enum Verb {
     DirectPredict,
     DirectRawPredict,
     ServerStreamingPredict,
+    Explain,
 }
 
 /// The verbs as they stand in paths.
-const VERBS: [(&str, Verb); 6] = [
+const VERBS: [(&str, Verb); 7] = [
     ("predict", Verb::Predict),
     ("rawPredict", Verb::RawPredict),
     ("streamRawPredict", Verb::StreamRawPredict),
     ("directPredict", Verb::DirectPredict),
     ("directRawPredict", Verb::DirectRawPredict),
     ("serverStreamingPredict", Verb::ServerStreamingPredict),
+    ("explain", Verb::Explain),
 ];
 
 /// Decides by verb and method.

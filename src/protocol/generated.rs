@@ -25,3 +25,7 @@ pub mod google {
         }
     }
 }
+
+pub mod inference {
+    include!("generated/inference.rs");
+}

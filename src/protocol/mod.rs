@@ -2,7 +2,9 @@
 
 #[rustfmt::skip]
 pub mod generated;
+pub mod open_inference;
 pub mod proto_json;
 pub mod status;
+pub mod tf_serving;
 pub mod value;
 pub mod vertex;

@@ -51,6 +51,14 @@ pub enum RequestError {
     TooMany(usize),
     #[error("`{0}` is given twice")]
     Twice(String),
+    #[error("`instances` and `inputs` can't stand beside each other: send rows or columns")]
+    RowsAndColumns,
+    #[error("`instances` or `inputs` is missing: the body must be {{\"instances\": [...]}} or {{\"inputs\": ...}}")]
+    NoRowsOrColumns,
+    #[error("`{field}` {message}")]
+    Column { field: String, message: String },
+    #[error("`signature_name` is {0}: a model here has one signature, \"serving_default\"; leave the field out")]
+    Signature(String),
     #[error("unknown field `{0}`: only `instances`, `parameters` and `labels` may stand beside each other here")]
     Unknown(String),
 }
@@ -60,29 +68,24 @@ impl RequestError {
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::NoInstances | Self::EmptyInstances | Self::NotAList(_) | Self::TooMany(_) => Some("instances"),
-            Self::Twice(field) | Self::Unknown(field) => Some(field),
-            Self::Empty | Self::NotJson(_) | Self::NotAnObject(_) => None,
+            Self::Twice(field) | Self::Unknown(field) | Self::Column { field, .. } => Some(field),
+            Self::Signature(_) => Some("signature_name"),
+            Self::Empty | Self::NotJson(_) | Self::NotAnObject(_) | Self::RowsAndColumns | Self::NoRowsOrColumns => {
+                None
+            }
         }
     }
 }
 
 /// The most characters of a client's own words that a message repeats.
-const ECHO: usize = 40;
+pub(super) const ECHO: usize = 40;
 
 /// Parses a body, of which at most `limit` instances are accepted.
 ///
 /// # Errors
 /// [`RequestError`] says what is wrong, with the position for what isn't JSON at all.
 pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequest, RequestError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(RequestError::Empty);
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let top = deserializer
-        .deserialize_any(TopLevel { limit })
-        .and_then(|top| deserializer.end().map(|()| top))
-        .map_err(|error| RequestError::NotJson(error.to_string()))?;
-    let top = match top {
+    let top = match read_top(body, limit)? {
         Top::Object(fields) => fields,
         Top::List(instances) if surface == Surface::Container => {
             Fields { instances: Some(instances), ..Fields::default() }
@@ -96,12 +99,7 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
     if let (Surface::Api, Some(field)) = (surface, top.unknown) {
         return Err(RequestError::Unknown(field));
     }
-    let instances = match top.instances.ok_or(RequestError::NoInstances)? {
-        Instances::List(list) if list.is_empty() => return Err(RequestError::EmptyInstances),
-        Instances::List(list) => list,
-        Instances::TooMany => return Err(RequestError::TooMany(limit)),
-        Instances::Other(kind) => return Err(RequestError::NotAList(kind)),
-    };
+    let instances = top.instances.ok_or(RequestError::NoInstances)?.list(limit)?;
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
     Ok(PredictRequest {
         instances: instances.into_iter().map(slice).collect(),
@@ -109,24 +107,52 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
     })
 }
 
-enum Top<'a> {
+/// Scans a body once, without a judgement on its fields.
+pub(super) fn read_top(body: &[u8], limit: usize) -> Result<Top<'_>, RequestError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(RequestError::Empty);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    deserializer
+        .deserialize_any(TopLevel { limit })
+        .and_then(|top| deserializer.end().map(|()| top))
+        .map_err(|error| RequestError::NotJson(error.to_string()))
+}
+
+pub(super) enum Top<'a> {
     Object(Fields<'a>),
     List(Instances<'a>),
     Other(&'static str),
 }
 
 #[derive(Default)]
-struct Fields<'a> {
-    instances: Option<Instances<'a>>,
-    parameters: Option<&'a RawValue>,
-    unknown: Option<String>,
-    twice: Option<String>,
+pub(super) struct Fields<'a> {
+    pub(super) instances: Option<Instances<'a>>,
+    pub(super) parameters: Option<&'a RawValue>,
+    /// TensorFlow Serving's.
+    pub(super) inputs: Option<&'a RawValue>,
+    /// TensorFlow Serving's.
+    pub(super) signature_name: Option<&'a RawValue>,
+    pub(super) unknown: Option<String>,
+    pub(super) twice: Option<String>,
 }
 
-enum Instances<'a> {
+pub(super) enum Instances<'a> {
     List(Vec<&'a RawValue>),
     TooMany,
     Other(&'static str),
+}
+
+impl<'a> Instances<'a> {
+    /// The elements, at least one; `limit` is how many were accepted.
+    pub(super) fn list(self, limit: usize) -> Result<Vec<&'a RawValue>, RequestError> {
+        match self {
+            Self::List(list) if list.is_empty() => Err(RequestError::EmptyInstances),
+            Self::List(list) => Ok(list),
+            Self::TooMany => Err(RequestError::TooMany(limit)),
+            Self::Other(kind) => Err(RequestError::NotAList(kind)),
+        }
+    }
 }
 
 /// Gives the same answer for each kind of JSON value that isn't the wanted one, and names the kind.
@@ -152,6 +178,8 @@ macro_rules! other_kinds {
         }
     };
 }
+
+pub(super) use other_kinds;
 
 struct TopLevel {
     limit: usize,
@@ -179,11 +207,17 @@ impl<'de> Visitor<'de> for TopLevel {
                 }
                 "parameters" => fields.parameters.replace(map.next_value()?).is_some(),
                 other => {
-                    map.next_value::<IgnoredAny>()?;
                     if other != "labels" {
                         fields.unknown.get_or_insert_with(|| key.chars().take(ECHO).collect());
                     }
-                    false
+                    match other {
+                        "inputs" => fields.inputs.replace(map.next_value()?).is_some(),
+                        "signature_name" => fields.signature_name.replace(map.next_value()?).is_some(),
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            false
+                        }
+                    }
                 }
             };
             if again {
@@ -194,8 +228,8 @@ impl<'de> Visitor<'de> for TopLevel {
     }
 }
 
-struct InstanceList {
-    limit: usize,
+pub(super) struct InstanceList {
+    pub(super) limit: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for InstanceList {

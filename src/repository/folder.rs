@@ -34,15 +34,25 @@ const OTHER_KINDS: [(&str, &str); 9] = [
     ("model.safetensors", "PyTorch weights: export them with `optimum-cli export onnx --model DIR OUTPUT`"),
     ("pytorch_model.bin", "PyTorch weights: export them with `optimum-cli export onnx --model DIR OUTPUT`"),
     ("model.pt", "a PyTorch model: export it with `torch.onnx.export`"),
-    ("model.pkl", "a pickled model: convert it with skl2onnx or onnxmltools"),
-    ("model.joblib", "a pickled model: convert it with skl2onnx or onnxmltools"),
-    ("model.bst", "an XGBoost model: convert it with onnxmltools"),
+    ("model.pkl", PICKLED),
+    ("model.joblib", PICKLED),
+    (
+        "model.bst",
+        "an XGBoost model: convert it where it was trained, with `onnxmltools.convert_xgboost(model, initial_types=[(\"input\", \
+         FloatTensorType([None, COLUMNS]))])` (pip install onnxmltools), and save what that gives with \
+         `onnx.save(onnx_model, \"model.onnx\")`",
+    ),
     (
         "model.tflite",
         "a TensorFlow Lite model: convert it with `python -m tf2onnx.convert --tflite FILE --output model.onnx`",
     ),
     ("config.json", "a description without its model: export it with `optimum-cli export onnx --model DIR OUTPUT`"),
 ];
+
+/// What scikit-learn's models are saved as, by `pickle` and by `joblib`.
+const PICKLED: &str = "a pickled model: convert it where it was trained, with `skl2onnx.to_onnx(model, X[:1], \
+    options={\"zipmap\": False})` for scikit-learn (pip install skl2onnx) or `onnxmltools.convert_xgboost` and its like for \
+    others, and save what that gives with `onnx.save(onnx_model, \"model.onnx\")`";
 
 /// What a repository holds.
 #[derive(Debug, Default)]
@@ -223,7 +233,10 @@ mod tests {
         for (files, words) in [
             (vec!["a/model.onnx", "vit/1/saved_model.pb"], "tf2onnx"),
             (vec!["vit/model.safetensors", "vit/config.json"], "optimum"),
-            (vec!["model.bst"], "onnxmltools"),
+            (vec!["model.bst"], "onnxmltools.convert_xgboost"),
+            (vec!["model.pkl"], "skl2onnx.to_onnx"),
+            (vec!["vit/model.joblib"], "skl2onnx.to_onnx"),
+            (vec!["saved_model.pb", "variables/variables.index"], "tf2onnx.convert --saved-model"),
         ] {
             let error = match find_models(repository(&files).path()) {
                 Ok(found) => found.problems[0].to_string(),

@@ -66,6 +66,12 @@ impl Activity {
         self.began + Duration::from_millis(stamp.saturating_sub(1))
     }
 
+    /// A TLS handshake is over; what was agreed on may be HTTP/2. From now on a request is waited for.
+    pub fn greeted(&self, http2: bool) {
+        self.http2.store(http2, Relaxed);
+        self.last.store(self.now(), Relaxed);
+    }
+
     /// Bytes arrived.
     pub fn received(&self, bytes: &[u8]) {
         let now = self.now();

@@ -19,16 +19,20 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Verdict};
 use super::socket::{Socket, has_unread};
+use super::transport::Transport;
 use super::{Drain, QUIET_GRACE, ServerSettings};
 
-/// Serves `stream` until it closes. HTTP/1.1 and HTTP/2 (with prior knowledge) are told apart by their first bytes.
+/// Serves `stream` until it closes, by TLS where there is an `acceptor`. HTTP/1.1 and HTTP/2 (with prior knowledge) are
+/// told apart by their first bytes.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
     router: Router,
     drain: Drain,
     settings: Arc<ServerSettings>,
@@ -41,7 +45,16 @@ pub(super) async fn serve(
     }
     let stream = Arc::new(stream);
     let activity = Arc::new(Activity::new());
-    let socket = Socket::new(stream.clone(), activity.clone());
+    let transport = match acceptor {
+        None => Transport::Plain(Socket::new(stream.clone(), activity.clone())),
+        Some(acceptor) => {
+            let (crowded, longest) = (crowded.clone(), settings.header_timeout);
+            match Transport::greet(stream.clone(), &activity, &acceptor, &drain, crowded, longest).await {
+                Ok(transport) => transport,
+                Err(reason) => return tracing::debug!(%peer, reason, "no TLS connection"),
+            }
+        }
+    };
     let mut phase = drain.subscribe();
 
     let service = service_fn({
@@ -52,7 +65,7 @@ pub(super) async fn serve(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None); // Activity times heads.
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(transport), service));
 
     let mut retired = false;
     let mut watching = true;

@@ -11,8 +11,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
-use super::{Drain, ServerSettings, connection, door};
+use super::{Drain, ServerSettings, Tls, connection, door};
 
 /// Connections that the kernel holds for us before they are accepted. It may cut this down to its own bound.
 const BACKLOG: u32 = 1024;
@@ -85,6 +86,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     settings: Arc<ServerSettings>,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -105,7 +107,12 @@ impl Server {
             Ok((listener, address))
         };
         let (listener, address) = listen().map_err(|error| BindError::new(address, option, error))?;
-        Ok(Self { listener, address, settings: Arc::new(settings) })
+        Ok(Self { listener, address, settings: Arc::new(settings), tls: None })
+    }
+
+    /// Speaks TLS, and nothing else.
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Where it listens.
@@ -116,11 +123,12 @@ impl Server {
     /// Serves `router` until `drain` is over; the module's documentation says in which steps. Handlers find the
     /// client's address as `ConnectInfo<SocketAddr>`. `open` follows the number of open connections.
     pub async fn serve(self, router: Router, drain: Drain, open: IntGauge) -> Served {
-        let Self { listener, address, settings } = self;
+        let Self { listener, address, settings, tls } = self;
         let limit = settings.max_connections.max(1);
         let crowded = watch::Sender::new(false);
+        let acceptor = tls.as_ref().map(Tls::acceptor);
         let mut connections =
-            Connections { tasks: JoinSet::new(), router, drain: drain.clone(), settings, open, crowded };
+            Connections { tasks: JoinSet::new(), acceptor, router, drain: drain.clone(), settings, open, crowded };
         let mut closing = std::pin::pin!(drain.closing());
         let mut complained: Option<Instant> = None;
         let mut complain = |text: &str| {
@@ -158,6 +166,7 @@ impl Server {
 /// The open connections of one listener.
 struct Connections {
     tasks: JoinSet<()>,
+    acceptor: Option<TlsAcceptor>,
     router: Router,
     drain: Drain,
     settings: Arc<ServerSettings>,
@@ -168,7 +177,8 @@ struct Connections {
 impl Connections {
     fn start(&mut self, stream: TcpStream, peer: SocketAddr) {
         let (router, drain, settings) = (self.router.clone(), self.drain.clone(), self.settings.clone());
-        self.tasks.spawn(connection::serve(stream, peer, router, drain, settings, self.crowded.subscribe()));
+        let acceptor = self.acceptor.clone();
+        self.tasks.spawn(connection::serve(stream, peer, acceptor, router, drain, settings, self.crowded.subscribe()));
         self.count();
     }
 

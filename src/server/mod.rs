@@ -17,19 +17,24 @@ mod activity;
 mod connection;
 mod door;
 mod drain;
+mod files;
 mod listener;
 mod readiness;
 mod signals;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod transport;
 
 use std::time::Duration;
 
 pub use drain::{Drain, DrainSettings, Phase};
+pub use files::FileWatch;
 pub use listener::{BindError, Served, Server};
 pub use readiness::{Readiness, State};
 pub use signals::{end_process, stop_on_signals};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// How long a connection without a request under way is kept when the listener has stopped, in case the client's
 /// request is on its way. Counted from its last traffic or from the start of the drain, whichever is later.

@@ -29,6 +29,8 @@ pub(super) struct Socket {
     // Shared with the watcher, which peeks.
     stream: Arc<TcpStream>,
     activity: Arc<Activity>,
+    /// What is read here is not yet what the client says.
+    is_encrypted: bool,
     /// The client has closed its side.
     ended: bool,
     linger: Option<Linger>,
@@ -41,7 +43,12 @@ struct Linger {
 
 impl Socket {
     pub fn new(stream: Arc<TcpStream>, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, ended: false, linger: None }
+        Self { stream, activity, is_encrypted: false, ended: false, linger: None }
+    }
+
+    /// For TLS above it, which tells of what arrives once it is deciphered.
+    pub fn encrypted(self) -> Self {
+        Self { is_encrypted: true, ..self }
     }
 
     fn track_write(&self, result: &Poll<io::Result<usize>>) {
@@ -68,7 +75,9 @@ impl AsyncRead for Socket {
                     return Poll::Ready(Ok(()));
                 }
                 Ok(_) => {
-                    self.activity.received(&buf.filled()[before..]);
+                    if !self.is_encrypted {
+                        self.activity.received(&buf.filled()[before..]);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

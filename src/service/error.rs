@@ -9,10 +9,12 @@ use thiserror::Error;
 
 use super::Chosen;
 use crate::endpoint::LookupError;
+use crate::explain::spec::SpecError;
 use crate::protocol::status::{Code, Status};
+use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::RequestError;
 use crate::scheduler::{Refusal, ScheduleError};
-use crate::task::{InputError, OutputError};
+use crate::task::{InputError, OutputError, ViewError};
 
 /// Why there is no prediction.
 #[derive(Debug, Error)]
@@ -29,6 +31,15 @@ pub enum ServiceError {
     /// A tensor, or what else is named by its whole path, can't be used.
     #[error(transparent)]
     Field(InputError),
+    /// The deployed model gives no explanations.
+    #[error("explanations are disabled for this deployed model (disableExplanations)")]
+    ExplanationsDisabled,
+    /// An explanation is about numbers.
+    #[error("the model gives no numbers that could be explained: its outputs are strings")]
+    NothingToExplain,
+    /// What is asked of an explanation can't be had.
+    #[error(transparent)]
+    Explanation(#[from] SpecError),
     /// The parameters make no sense.
     #[error("parameters: {0}")]
     Parameters(InputError),
@@ -40,6 +51,9 @@ pub enum ServiceError {
         /// What is wrong with it.
         error: InputError,
     },
+    /// The model's outputs have not the shape that was asked for.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The queue didn't let the request in.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -74,10 +88,15 @@ impl ServiceError {
             Self::Loading => "MODELS_LOADING",
             Self::Lookup(LookupError::NoTraffic(_)) => "NO_TRAFFIC",
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
+            Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
             Self::Request(_) | Self::Field(_) => "INVALID_REQUEST",
+            Self::ExplanationsDisabled => "EXPLANATIONS_DISABLED",
+            Self::NothingToExplain => "NOTHING_TO_EXPLAIN",
+            Self::Explanation(_) => "INVALID_EXPLANATION_SPEC",
             Self::Parameters(_) => "INVALID_PARAMETERS",
             Self::Instance { .. } => "INVALID_INSTANCE",
+            Self::View(_) => "WRONG_METHOD",
             Self::Refused(Refusal::TooLarge { .. }) => "REQUEST_TOO_LARGE",
             Self::Refused(Refusal::DeadlinePassed)
             | Self::DeadlineExceeded
@@ -86,6 +105,44 @@ impl ServiceError {
             Self::Model { error: ScheduleError::Closed, .. } => "SHUTTING_DOWN",
             Self::Model { .. } | Self::Output { .. } => "MODEL_FAILED",
             Self::Panicked(_) => "INTERNAL_ERROR",
+        }
+    }
+
+    /// The same error about another instance: for work on variants of it, whose own numbers a client doesn't know.
+    pub(super) fn at(self, index: usize) -> Self {
+        match self {
+            Self::Instance { error, .. } => Self::Instance { index, error },
+            Self::Model { error, .. } => Self::Model { index, error },
+            Self::Output { error, .. } => Self::Output { index, error },
+            Self::Panicked(_) => Self::Panicked(index),
+            other => other,
+        }
+    }
+
+    /// Says that the instance at fault is not the client's own.
+    pub(super) fn of_a_variant(self) -> Self {
+        match self {
+            Self::Instance { index, error: InputError { path, message } } => {
+                let hint = "in a variant of the instance with values of the baseline; set inputBaselines to values that \
+                            the model takes";
+                Self::Instance { index, error: InputError { path, message: format!("{message} ({hint})") } }
+            }
+            other => other,
+        }
+    }
+
+    /// The error as a client sees it who sent the instances in this form: of columns, `instances[2].x[1]` is
+    /// `inputs.x[2][1]`.
+    pub fn in_form(self, form: Form) -> Self {
+        match (self, form) {
+            (Self::Instance { index, error: InputError { path, message } }, Form::Columns { named }) => {
+                let place = if named { path.find(['[', '.']).unwrap_or(path.len()) } else { 0 };
+                let (name, rest) = path.split_at(place);
+                let before = if name.is_empty() { "" } else { "." };
+                let behind = if rest.is_empty() || rest.starts_with(['[', '.']) { "" } else { "." };
+                Self::Field(InputError { path: format!("inputs{before}{name}[{index}]{behind}{rest}"), message })
+            }
+            (error, _) => error,
         }
     }
 
@@ -112,9 +169,15 @@ impl From<&ServiceError> for Status {
                 field: request.field().map(str::to_owned),
                 ..Status::new(Code::InvalidArgument, request.to_string())
             },
+            ServiceError::ExplanationsDisabled | ServiceError::NothingToExplain => {
+                Status::new(Code::FailedPrecondition, error.to_string())
+            }
+            ServiceError::Explanation(SpecError::Invalid { field, .. }) => Status::bad_field(field, error.to_string()),
+            ServiceError::Explanation(SpecError::Method(_)) => Status::new(Code::Unimplemented, error.to_string()),
             ServiceError::Field(input) => bad_input("", input),
             ServiceError::Parameters(input) => bad_input("parameters", input),
             ServiceError::Instance { index, error } => bad_input(&format!("instances[{index}]"), error),
+            ServiceError::View(_) => Status::new(Code::InvalidArgument, error.to_string()),
             ServiceError::Refused(refusal) => refused(refusal),
             ServiceError::DeadlineExceeded | ServiceError::Model { error: ScheduleError::DeadlineExceeded, .. } => {
                 Status::new(Code::DeadlineExceeded, "the deadline passed before the answer was ready")
@@ -170,6 +233,21 @@ mod tests {
         assert_eq!(status.field.as_deref(), Some("instances[3].b64"));
         assert_eq!(status.message, "instances[3].b64 is not base64");
         assert_eq!(status.code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_bad_column_is_named_as_it_was_sent() {
+        for (named, path, field) in [
+            (false, "", "inputs[2]"),
+            (false, "[1]", "inputs[2][1]"),
+            (false, "b64", "inputs[2].b64"),
+            (true, "x", "inputs.x[2]"),
+            (true, "x[1][0]", "inputs.x[2][1][0]"),
+            (true, "x.b64", "inputs.x[2].b64"),
+        ] {
+            let error = ServiceError::Instance { index: 2, error: InputError::new(path, "is wrong") };
+            assert_eq!(Status::from(&error.in_form(Form::Columns { named })).field.as_deref(), Some(field), "{path}");
+        }
     }
 
     #[test]

@@ -18,21 +18,24 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Catalog, DeployedModel, Endpoint};
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
+use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
 use crate::scheduler::{Admission, Completed, Pending};
-use crate::task::{ImageFacts, InputError, Instance, Parameters, Prediction, PreparationTimes};
+use crate::task::{ImageFacts, InputError, Instance, OutputError, Prediction, PreparationTimes, Task};
+use crate::tensor::Tensor;
 
 mod accounting;
 mod direct;
 mod error;
+mod explain;
 mod pool;
 mod raw;
 
 pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use pool::WorkPool;
-pub use raw::{RawForm, read_raw};
+pub use raw::{RawForm, read_raw, read_rows};
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,13 @@ pub enum Target<'a> {
         /// The model's id under it.
         id: &'a str,
     },
+    /// A model by name, as protocols without endpoints have it.
+    Model {
+        /// What [`Catalog::model`] finds.
+        name: &'a str,
+        /// Which version of it.
+        version: Version<'a>,
+    },
 }
 
 /// What is asked, in whatever form it came.
@@ -57,6 +67,8 @@ pub struct Question {
     pub instances: Vec<Instance>,
     /// The JSON text of the parameters.
     pub parameters: Option<Bytes>,
+    /// Where the instances stand in the request, for those who are told that one is wrong.
+    pub form: Form,
 }
 
 /// Who answers a request.
@@ -110,6 +122,14 @@ pub struct Answer {
 pub struct Service {
     catalog: ArcSwapOption<Catalog>,
     pool: WorkPool,
+    image_grid: usize,
+}
+
+/// What came of some instances.
+struct Evaluated<T> {
+    results: Vec<T>,
+    times: StageTimes,
+    images: Vec<ImageFacts>,
 }
 
 /// What preparing an instance led to.
@@ -120,9 +140,9 @@ struct Submitted {
 }
 
 impl Service {
-    /// A service that is still loading.
-    pub fn new(pool: WorkPool) -> Self {
-        Self { catalog: ArcSwapOption::empty(), pool }
+    /// A service that is still loading. Explanations divide pictures into a grid of `image_grid` fields each way.
+    pub fn new(pool: WorkPool, image_grid: usize) -> Self {
+        Self { catalog: ArcSwapOption::empty(), pool, image_grid }
     }
 
     /// Serves these endpoints from now on. Requests under way keep the models that they have.
@@ -147,6 +167,10 @@ impl Service {
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
             Target::Endpoint(id) | Target::DeployedModel { endpoint: id, .. } => catalog.endpoint(id)?,
+            Target::Model { name, version } => {
+                let (endpoint, deployed) = catalog.model(name)?.choose(version)?;
+                return Ok(Chosen { endpoint, deployed });
+            }
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
@@ -169,6 +193,21 @@ impl Service {
         self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline).await
     }
 
+    /// As [`Service::predict`], for a question in any form.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; at the latest when the deadline passes.
+    pub async fn answer(
+        &self,
+        chosen: &Chosen,
+        question: Question,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let Question { instances, parameters, form } = question;
+        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await;
+        answer.map_err(|error| error.in_form(form)).inspect_err(|error| error.log(chosen))
+    }
+
     /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may
     /// have.
     ///
@@ -181,30 +220,46 @@ impl Service {
         parameters: Option<&[u8]>,
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
-        let work = self.run(chosen, instances, parameters, deadline);
+        let work = async {
+            let task = &chosen.deployed.model.task;
+            let parameters = task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
+            let finish = |task: &Task, outputs: &[Tensor]| task.finish(outputs, parameters);
+            let Evaluated { results, times, images } = self.evaluate(chosen, instances, deadline, finish).await?;
+            Ok(Answer { predictions: results, times, images })
+        };
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
     }
 
-    async fn run(
+    /// Asks the model for instances, and makes something of its outputs for each.
+    async fn evaluate<T>(
         &self,
         chosen: &Chosen,
         instances: Vec<Instance>,
-        parameters: Option<&[u8]>,
         deadline: tokio::time::Instant,
-    ) -> Result<Answer, ServiceError> {
+        finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
+    ) -> Result<Evaluated<T>, ServiceError> {
         let model = &chosen.deployed.model;
-        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
         let item_bytes = model.task.item_bytes();
         let count = instances.len();
         let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
-        let answer =
-            Answer { predictions: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
         let bytes: usize = instances.iter().map(Instance::byte_size).sum();
         let submitted = match model.task.is_light() && bytes <= AT_ONCE {
             true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,
             false => self.prepare(&chosen.deployed, instances, admission, deadline).await?,
         };
-        finish(&chosen.deployed, submitted, parameters, answer).await
+        let mut evaluated =
+            Evaluated { results: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
+        // In the order of the instances.
+        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
+            let begin = Instant::now();
+            let result =
+                finish(&model.task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
+            evaluated.results.push(result);
+            evaluated.images.extend(image);
+            evaluated.times.slowest(times, &completed, begin.elapsed());
+        }
+        Ok(evaluated)
     }
 
     /// Prepares the instances on the pool.
@@ -259,28 +314,6 @@ fn prepare_at_once(
     Ok(submitted.collect())
 }
 
-/// Waits for the answers in the order of the instances.
-async fn finish(
-    deployed: &DeployedModel,
-    submitted: Vec<Submitted>,
-    parameters: Parameters,
-    mut answer: Answer,
-) -> Result<Answer, ServiceError> {
-    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
-        let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
-        let begin = Instant::now();
-        let prediction = deployed
-            .model
-            .task
-            .finish(&completed.outputs, parameters)
-            .map_err(|error| ServiceError::Output { index, error })?;
-        answer.predictions.push(prediction);
-        answer.images.extend(image);
-        answer.times.slowest(times, &completed, begin.elapsed());
-    }
-    Ok(answer)
-}
-
 /// Waits until an instance is in the queue.
 async fn prepared(
     index: usize,
@@ -299,5 +332,14 @@ impl StageTimes {
         self.queue = self.queue.max(completed.queue);
         self.inference = self.inference.max(completed.inference);
         self.postprocess += postprocess;
+    }
+
+    /// Of work that was done in portions.
+    fn merge(&mut self, other: &Self) {
+        self.decode = self.decode.max(other.decode);
+        self.preprocess = self.preprocess.max(other.preprocess);
+        self.queue += other.queue;
+        self.inference += other.inference;
+        self.postprocess += other.postprocess;
     }
 }

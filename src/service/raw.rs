@@ -6,39 +6,43 @@
 use bytes::Bytes;
 
 use super::Question;
-use crate::protocol::vertex::{self, PredictResponse, RequestError, Surface};
-use crate::task::{Instance, Prediction, is_picture};
+use crate::protocol::tf_serving::{self, Form, Outputs, Predictions};
+use crate::protocol::vertex::RequestError;
+use crate::task::tensors::NonFinite;
+use crate::task::{ColumnsView, Instance, Prediction, RowView, is_picture};
 
 /// The form of a raw answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RawForm {
-    /// The container's: `{"predictions": [...]}`.
-    #[default]
-    Predictions,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawForm {
+    form: Form,
+    non_finite: NonFinite,
 }
 
 impl RawForm {
     /// The media type of the answer.
     pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Predictions => "application/json",
-        }
+        "application/json"
     }
 
-    /// The body of the answer.
+    /// The body of the answer: `{"predictions": [...]}` to rows, `{"outputs": ...}` to columns.
     ///
     /// # Errors
     /// Whatever the serialisation of a prediction fails with.
     pub fn write(self, predictions: &[Prediction]) -> Result<Vec<u8>, serde_json::Error> {
-        match self {
-            Self::Predictions => serde_json::to_vec(&PredictResponse { predictions, deployed_model: None }),
+        let Self { form, non_finite } = self;
+        match form {
+            Form::Rows => {
+                let predictions = predictions.iter().map(|prediction| RowView { prediction, non_finite });
+                tf_serving::to_json(&Predictions { predictions: predictions.collect::<Vec<_>>() })
+            }
+            Form::Columns { .. } => tf_serving::to_json(&Outputs { outputs: ColumnsView { predictions, non_finite } }),
         }
     }
 }
 
-/// Reads a raw body, and says what form its answer has. It is one picture's file when its media type is `image/...` or when it begins like one; many
-/// clients send no media type or the wrong one. Anything else is taken for the JSON of a container's predict route,
-/// which may have `limit` instances.
+/// Reads a raw body, and says what form its answer has. It is one picture's file when its media type is `image/...` or
+/// when it begins like one; many clients send no media type or the wrong one. Anything else is taken for the JSON of a
+/// container's predict route or of TensorFlow Serving, which may have `limit` instances.
 ///
 /// # Errors
 /// [`RequestError`] when the body is empty, or neither a picture nor a request.
@@ -47,13 +51,22 @@ pub fn read_raw(media_type: &str, body: &Bytes, limit: usize) -> Result<(Questio
     if is_image && body.is_empty() {
         return Err(RequestError::Empty);
     }
-    let form = RawForm::Predictions;
     if is_image || is_picture(body) {
-        return Ok((Question { instances: vec![Instance::Encoded(body.clone())], parameters: None }, form));
+        let (instances, form) = (vec![Instance::Encoded(body.clone())], Form::Rows);
+        let answer = RawForm { form, non_finite: NonFinite::Text };
+        return Ok((Question { instances, parameters: None, form }, answer));
     }
-    let request = vertex::parse(body, Surface::Container, limit)?;
-    let instances = request.instances.into_iter().map(Instance::Json).collect();
-    Ok((Question { instances, parameters: request.parameters }, form))
+    read_rows(body, limit, NonFinite::Text)
+}
+
+/// Reads rows or columns, whose answer has NaN and infinities in the form that is given.
+///
+/// # Errors
+/// [`RequestError`].
+pub fn read_rows(body: &Bytes, limit: usize, non_finite: NonFinite) -> Result<(Question, RawForm), RequestError> {
+    let tf_serving::PredictRequest { rows, parameters, form } = tf_serving::parse(body, limit)?;
+    let instances = rows.into_iter().map(Instance::Json).collect();
+    Ok((Question { instances, parameters, form }, RawForm { form, non_finite }))
 }
 
 #[cfg(test)]

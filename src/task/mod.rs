@@ -3,6 +3,7 @@
 //! Everything here is a pure function of the instance, the parameters and the model's description, so that it is
 //! tested without a server. A task knows neither HTTP nor queues.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +17,17 @@ use crate::tensor::Tensor;
 pub mod base64;
 mod given;
 pub mod image_classification;
+mod scores;
 pub mod tensors;
+mod views;
 
 pub use given::check;
 use given::given;
+pub use scores::Scores;
+
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
+pub use views::{ClassesView, ColumnsView, NumberView, RowView, ViewError};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]
@@ -198,6 +204,25 @@ impl Task {
             (Self::Tensors(task), Parameters::Tensors) => task.finish(outputs).map(Prediction::Tensors),
             // Parameters come from the same task's `parse_parameters`.
             _ => Err(OutputError("the parameters are another task's".to_owned())),
+        }
+    }
+
+    /// The output that an explanation is about: the one of that name, or else the model's most telling one.
+    ///
+    /// # Errors
+    /// [`OutputError`] when it holds no numbers, or there is none of that name.
+    pub fn scores(&self, outputs: &[Tensor], name: Option<&str>) -> Result<Scores, OutputError> {
+        match self {
+            Self::ImageClassification(task) => task.scores(outputs),
+            Self::Tensors(task) => task.scores(outputs, name),
+        }
+    }
+
+    /// What the places of that output are called; empty where they have no names.
+    pub fn score_labels(&self, outputs: &[Tensor], name: Option<&str>) -> Vec<Arc<str>> {
+        match self {
+            Self::ImageClassification(task) => task.labels.clone(),
+            Self::Tensors(task) => task.score_labels(outputs, name),
         }
     }
 }

@@ -26,19 +26,19 @@ use tonic_types::StatusExt;
 use crate::harness::{Builder, Server, client, colour, example, instance, post};
 
 const COLOUR: &str = "projects/p/locations/l/endpoints/colour";
-const V1: &str = "google.cloud.aiplatform.v1.PredictionService";
-const V1BETA1: &str = "google.cloud.aiplatform.v1beta1.PredictionService";
+pub const V1: &str = "google.cloud.aiplatform.v1.PredictionService";
+pub const V1BETA1: &str = "google.cloud.aiplatform.v1beta1.PredictionService";
 
-fn serving(models: &[&str]) -> Builder {
+pub fn serving(models: &[&str]) -> Builder {
     Builder::with_models(models).setting("grpc.port", "0")
 }
 
-async fn channel(server: &Server) -> Channel {
+pub async fn channel(server: &Server) -> Channel {
     Endpoint::from_shared(format!("http://{}", server.grpc_address())).unwrap().connect().await.unwrap()
 }
 
 /// A client without generated code: what is on the wire is a path and messages.
-async fn call<Q, A>(channel: &Channel, method: &str, request: Request<Q>) -> Result<Response<A>, Status>
+pub async fn call<Q, A>(channel: &Channel, method: &str, request: Request<Q>) -> Result<Response<A>, Status>
 where
     Q: Message + 'static,
     A: Message + Default + 'static,

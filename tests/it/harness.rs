@@ -53,6 +53,22 @@ impl Builder {
             .setting("grpc.port", "off")
     }
 
+    /// With a model more, whose versions are those of other models, from 1 on.
+    pub fn with_versions(self, model: &str, versions: &[&str]) -> Self {
+        let folder = self.repository.path().join(model);
+        std::fs::create_dir(&folder).unwrap();
+        for (index, version) in versions.iter().enumerate() {
+            link(&root().join("tests/models").join(version).join("1"), &folder.join((index + 1).to_string()));
+        }
+        self
+    }
+
+    /// With a configuration file.
+    pub fn with_config(self, text: &str) -> Self {
+        std::fs::write(self.repository.path().join("config.toml"), text).unwrap();
+        self
+    }
+
     /// With a setting, such as `limits.body`.
     pub fn setting(self, key: &str, value: &str) -> Self {
         let variable = format!("TESSERA__{}", key.to_uppercase().replace('.', "__"));

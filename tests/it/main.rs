@@ -3,9 +3,12 @@
 mod bench;
 mod cli;
 mod container;
+mod direct;
 mod errors;
+mod explain;
 mod grpc;
 mod harness;
+mod models;
 mod predict;
 mod raw;
 mod tensors;

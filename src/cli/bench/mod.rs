@@ -1,9 +1,10 @@
 //! `tessera bench`: puts a load on a server and says how it answered.
 //!
 //! From the inside out: [`target`] (the requests), [`schedule`] (when they are sent and which count), [`connection`]
-//! (one at a time), [`record`] (what was seen), [`load`] (all connections together), [`summary`] (the figures), and
+//! (one at a time) with the [`answer`]s that it reads, [`record`] (what was seen), [`load`] (all connections together), [`summary`] (the figures), and
 //! what people and programs get of them: [`progress`], [`report`], [`html`] with its [`chart`]s.
 
+mod answer;
 mod chart;
 mod connection;
 mod html;

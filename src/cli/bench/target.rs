@@ -6,16 +6,23 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri};
-use http_body_util::Full;
-use hyper::body::Body as _;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Uri};
 
 use super::Failure;
 use crate::cli::args::{BenchArgs, BenchContent};
 
 /// The route of the default endpoint, for a URL that has none.
 const DEFAULT_ROUTE: &str = "/predict";
+
+/// A request as it goes over the wire.
+#[derive(Debug)]
+struct Request {
+    /// Head and body.
+    bytes: Vec<u8>,
+    /// How much of it is the body.
+    body: u64,
+}
 
 /// A server and the requests for it.
 #[derive(Debug)]
@@ -26,8 +33,8 @@ pub struct Target {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// Requests that take turns; at least one. Their bodies are shared, so a clone costs the headers only.
-    pub requests: Vec<Request<Full<Bytes>>>,
+    /// Requests that take turns; at least one.
+    requests: Vec<Request>,
 }
 
 impl Target {
@@ -35,19 +42,26 @@ impl Target {
     pub fn new(arguments: &BenchArgs) -> Result<Self, Failure> {
         let uri = parse_url(&arguments.url, arguments.content.get)?;
         let bodies = bodies(&arguments.content, arguments.instances_per_request as usize)?;
-        let requests = bodies.into_iter().map(|body| request(&uri, body, arguments)).collect::<Result<_, _>>()?;
+        let requests = bodies.iter().map(|body| request(&uri, body, arguments)).collect::<Result<_, _>>()?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         Ok(Self { url: uri.to_string(), host, port: uri.port_u16().unwrap_or(80), requests })
     }
 
-    /// The request whose turn it is.
-    pub fn request(&self, turn: usize) -> Request<Full<Bytes>> {
-        self.requests[turn % self.requests.len()].clone()
+    /// One request, for the tests of connections.
+    #[cfg(test)]
+    pub fn of(port: u16, bytes: Vec<u8>) -> Self {
+        let requests = vec![Request { bytes, body: 0 }];
+        Self { url: String::new(), host: "127.0.0.1".to_owned(), port, requests }
+    }
+
+    /// The request whose turn it is, head and body.
+    pub fn request(&self, turn: usize) -> &[u8] {
+        &self.requests[turn % self.requests.len()].bytes
     }
 
     /// The bytes of the body of the request whose turn it is.
     pub fn body_length(&self, turn: usize) -> u64 {
-        self.requests[turn % self.requests.len()].body().size_hint().lower()
+        self.requests[turn % self.requests.len()].body
     }
 }
 
@@ -96,13 +110,12 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure(format!("{}: {error}", path.display())))
 }
 
-fn request(uri: &Uri, body: Bytes, arguments: &BenchArgs) -> Result<Request<Full<Bytes>>, Failure> {
+/// The bytes of a request of HTTP/1.1 (RFC 9112).
+fn request(uri: &Uri, body: &[u8], arguments: &BenchArgs) -> Result<Request, Failure> {
     // An HTTP/1.1 server is asked for the path alone; `host` says the rest.
     let route = uri.path_and_query().map_or("/", |route| route.as_str());
     let host = uri.authority().map_or("", |authority| authority.as_str());
-    let method = if arguments.content.get { Method::GET } else { Method::POST };
-    let mut request = Request::builder().method(method).uri(route).body(Full::new(body)).map_err(Failure::new)?;
-    let headers = request.headers_mut();
+    let mut headers = HeaderMap::new();
     headers.insert(HOST, HeaderValue::from_str(host).map_err(Failure::new)?);
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("tessera-bench/", env!("CARGO_PKG_VERSION"))));
     if !arguments.content.get {
@@ -111,7 +124,19 @@ fn request(uri: &Uri, body: Bytes, arguments: &BenchArgs) -> Result<Request<Full
     for (name, value) in &arguments.header {
         headers.insert(name, value.clone());
     }
-    Ok(request)
+    if !arguments.content.get {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    let method = if arguments.content.get { "GET" } else { "POST" };
+    let mut bytes = format!("{method} {route} HTTP/1.1\r\n").into_bytes();
+    for (name, value) in &headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    Ok(Request { bytes, body: body.len() as u64 })
 }
 
 #[cfg(test)]

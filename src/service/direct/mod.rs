@@ -15,6 +15,7 @@ use super::{Question, ServiceError};
 use crate::endpoint::ServedModel;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::generated::google::cloud::aiplatform::v1::tensor::DataType;
+use crate::protocol::tf_serving::Form;
 use crate::task::{InputError, Instance, Prediction, Task};
 use crate::tensor::Tensor;
 
@@ -40,7 +41,7 @@ pub fn read_direct(
         }
         _ => rows_of(model, &named, limit)?,
     };
-    Ok(Question { instances, parameters: parameters.map(Bytes::from) })
+    Ok(Question { instances, parameters: parameters.map(Bytes::from), form: Form::Rows })
 }
 
 /// Divides the inputs of a stream's request into sets, each of which gets an answer of its own: the model's inputs one

@@ -1,5 +1,6 @@
 //! Image classification: a picture in, labels out.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
-use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, base64, given};
+use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, Scores, base64, given};
 use crate::engine::{Item, TensorSpec};
 use crate::preprocess::{DecodeLimits, Preprocessor, sniff};
 use crate::tensor::{ElementType, Tensor};
@@ -113,20 +114,28 @@ impl ImageClassification {
     }
 
     pub(super) fn finish(&self, outputs: &[Tensor], form: Form) -> Result<Classification, OutputError> {
+        prediction::classify(&self.raw_scores(outputs)?, &self.labels, self.activation, form)
+    }
+
+    /// The confidences of all classes, in the order of the labels.
+    pub(super) fn scores(&self, outputs: &[Tensor]) -> Result<Scores, OutputError> {
+        let confidences = prediction::confidences(&self.raw_scores(outputs)?, self.activation)?;
+        if let Some(class) = confidences.iter().position(|confidence| !confidence.is_finite()) {
+            return Err(OutputError(format!("the confidence of class {class} is no number")));
+        }
+        let shape = vec![confidences.len()];
+        Ok(Scores { name: "confidences".into(), shape, values: confidences.into_iter().map(f64::from).collect() })
+    }
+
+    fn raw_scores<'a>(&self, outputs: &'a [Tensor]) -> Result<Cow<'a, [f32]>, OutputError> {
         let scores =
             outputs.get(self.scores_output).ok_or_else(|| OutputError("the model gave no scores".to_owned()))?;
         match scores {
             Tensor::Float32(array) => match array.as_slice() {
-                Some(scores) => prediction::classify(scores, &self.labels, self.activation, form),
-                None => {
-                    let scores: Vec<f32> = array.iter().copied().collect();
-                    prediction::classify(&scores, &self.labels, self.activation, form)
-                }
+                Some(scores) => Ok(Cow::Borrowed(scores)),
+                None => Ok(array.iter().copied().collect()),
             },
-            Tensor::Float16(array) => {
-                let scores: Vec<f32> = array.iter().map(|score| score.to_f32()).collect();
-                prediction::classify(&scores, &self.labels, self.activation, form)
-            }
+            Tensor::Float16(array) => Ok(array.iter().map(|score| score.to_f32()).collect()),
             other => Err(OutputError(format!("the scores are {}, not float", other.element_type()))),
         }
     }

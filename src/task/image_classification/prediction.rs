@@ -41,6 +41,32 @@ pub enum Classification {
     },
 }
 
+impl Classification {
+    /// The names of its classes, best first.
+    pub fn labels(&self) -> &[Arc<str>] {
+        match self {
+            Self::Best { label, .. } => std::slice::from_ref(label),
+            Self::TopK { labels, .. } | Self::Vertex { display_names: labels, .. } => labels,
+        }
+    }
+
+    /// From 0 to 1, one for each of the labels.
+    pub fn confidences(&self) -> &[f32] {
+        match self {
+            Self::Best { confidence, .. } => std::slice::from_ref(confidence),
+            Self::TopK { confidences, .. } | Self::Vertex { confidences, .. } => confidences,
+        }
+    }
+
+    /// The numbers of its classes, in the form that has them.
+    pub fn ids(&self) -> Option<&[String]> {
+        match self {
+            Self::Vertex { ids, .. } => Some(ids),
+            Self::Best { .. } | Self::TopK { .. } => None,
+        }
+    }
+}
+
 /// Turns the scores of one picture into a prediction. Equal confidences keep the order of the classes.
 ///
 /// # Errors
@@ -84,7 +110,10 @@ pub fn classify(
 }
 
 /// Confidences from 0 to 1. Sums are kept in f64, so that a thousand classes don't lose digits.
-fn confidences(scores: &[f32], activation: Activation) -> Result<Vec<f32>, OutputError> {
+///
+/// # Errors
+/// [`OutputError`] when no class can be told from the others.
+pub(super) fn confidences(scores: &[f32], activation: Activation) -> Result<Vec<f32>, OutputError> {
     match activation {
         Activation::None => Ok(scores.to_vec()),
         Activation::Sigmoid => {

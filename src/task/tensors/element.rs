@@ -56,8 +56,27 @@ pub(super) trait Element: Sized {
     fn from_byte(_: u8) -> Option<Self> {
         None
     }
-    /// Writes the element; `as_bytes` asks for `{"b64": ...}` where the element is text.
-    fn write<S: Serializer>(&self, serializer: S, as_bytes: bool) -> Result<S::Ok, S::Error>;
+    /// Writes the element.
+    fn write<S: Serializer>(&self, serializer: S, style: Style) -> Result<S::Ok, S::Error>;
+}
+
+/// How elements are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Style {
+    /// Text is written as `{"b64": ...}`.
+    pub(super) as_bytes: bool,
+    /// What is no JSON number.
+    pub(super) non_finite: NonFinite,
+}
+
+/// How NaN and infinities are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NonFinite {
+    /// As the strings `"NaN"`, `"Infinity"` and `"-Infinity"`.
+    #[default]
+    Text,
+    /// As byte strings of these names, which a serialiser may write as tokens.
+    Bytes,
 }
 
 macro_rules! integers {
@@ -85,7 +104,7 @@ macro_rules! integers {
                 Self::try_from(byte).ok()
             }
 
-            fn write<S: Serializer>(&self, serializer: S, _: bool) -> Result<S::Ok, S::Error> {
+            fn write<S: Serializer>(&self, serializer: S, _: Style) -> Result<S::Ok, S::Error> {
                 serializer.$write(*self)
             }
         }
@@ -149,8 +168,9 @@ macro_rules! floats {
                 named_float(text).map(narrow)
             }
 
-            fn write<S: Serializer>(&self, serializer: S, _: bool) -> Result<S::Ok, S::Error> {
+            fn write<S: Serializer>(&self, serializer: S, style: Style) -> Result<S::Ok, S::Error> {
                 match non_finite(f64::from(*self)) {
+                    Some(name) if style.non_finite == NonFinite::Bytes => serializer.serialize_bytes(name.as_bytes()),
                     Some(name) => serializer.serialize_str(name),
                     None => serializer.$write($widen(*self)),
                 }
@@ -173,7 +193,7 @@ impl Element for bool {
         Ok(value)
     }
 
-    fn write<S: Serializer>(&self, serializer: S, _: bool) -> Result<S::Ok, S::Error> {
+    fn write<S: Serializer>(&self, serializer: S, _: Style) -> Result<S::Ok, S::Error> {
         serializer.serialize_bool(*self)
     }
 }
@@ -195,8 +215,8 @@ impl Element for String {
         }
     }
 
-    fn write<S: Serializer>(&self, serializer: S, as_bytes: bool) -> Result<S::Ok, S::Error> {
-        if !as_bytes {
+    fn write<S: Serializer>(&self, serializer: S, style: Style) -> Result<S::Ok, S::Error> {
+        if !style.as_bytes {
             return serializer.serialize_str(self);
         }
         let mut object = serializer.serialize_map(Some(1))?;

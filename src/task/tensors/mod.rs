@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{InputError, Instance, OutputError, PreparationTimes, Prepared, given};
+use super::{InputError, Instance, OutputError, PreparationTimes, Prepared, Scores, given, scores::of_row};
 use crate::engine::{Item, Signature, TensorSpec};
-use crate::tensor::Tensor;
+use crate::for_each_element_type;
+use crate::tensor::{ElementType, Tensor};
 
+mod columns;
 mod element;
 mod instance;
 mod read;
 mod write;
 
+pub use element::NonFinite;
+pub(super) use write::{Classes, Number, Styled, StyledColumns};
 pub use write::{Output, Row, Value};
 
 /// The task's name.
@@ -97,6 +101,11 @@ impl Tensors {
         })
     }
 
+    /// The outputs that are given back.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
     pub(super) fn item_bytes(&self) -> usize {
         self.example().iter().map(Tensor::byte_size).sum()
     }
@@ -162,6 +171,35 @@ impl Tensors {
         });
         Ok(Row { outputs: self.outputs.clone(), values: values.collect::<Result<_, _>>()? })
     }
+
+    /// The numbers of one output: that of the name, or the first that has floats, or the first that has numbers.
+    pub(super) fn scores(&self, outputs: &[Tensor], name: Option<&str>) -> Result<Scores, OutputError> {
+        let row = self.finish(outputs)?;
+        let (output, value) = explained(&row, name)?;
+        of_row(&output.name.as_str().into(), value, output.flatten)
+    }
+
+    /// The keys of that output, when it is a map.
+    pub(super) fn score_labels(&self, outputs: &[Tensor], name: Option<&str>) -> Vec<Arc<str>> {
+        let row = self.finish(outputs).ok();
+        let keys = row.and_then(|row| explained(&row, name).ok()?.1.keys.clone());
+        keys.map_or_else(
+            Vec::new,
+            |keys| for_each_element_type!(keys, keys => keys.iter().map(|key| key.to_string().into()).collect()),
+        )
+    }
+}
+
+/// The output that an explanation is about.
+fn explained<'a>(row: &'a Row, name: Option<&str>) -> Result<(&'a Output, &'a Value), OutputError> {
+    let is_text = |value: &Value| value.tensor.element_type() == ElementType::String;
+    let numbers = || row.outputs.iter().zip(&row.values).filter(|(_, value)| !is_text(value));
+    let is_float = |value: &Value| {
+        matches!(value.tensor.element_type(), ElementType::Float16 | ElementType::Float32 | ElementType::Float64)
+    };
+    let named = numbers().find(|(output, _)| name.is_some_and(|name| output.name == name));
+    let found = named.or_else(|| numbers().find(|(_, value)| is_float(value))).or_else(|| numbers().next());
+    found.ok_or_else(|| OutputError("the model gives no numbers that could be explained".to_owned()))
 }
 
 /// Reads the JSON text of `parameters`, of which this task has none.

@@ -15,11 +15,12 @@ use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto};
 
 /// The files with services, from which all others are imported.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "google/cloud/aiplatform/v1/prediction_service.proto",
     "google/cloud/aiplatform/v1/model_service.proto",
     "google/cloud/aiplatform/v1/endpoint_service.proto",
     "google/longrunning/operations.proto",
+    "inference/grpc_service.proto",
 ];
 
 /// What reflection is answered from.

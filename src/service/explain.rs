@@ -1,0 +1,458 @@
+//! `explain`: what each feature of an instance contributes to its prediction.
+//!
+//! The model is asked like any other request's: its variants of an instance go through the queue in portions, each of
+//! which is admitted, waits and can be cancelled. What is to be evaluated, and what follows, says [`crate::explain`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ndarray::ArrayD;
+use prost_types::Value as ProtoValue;
+use serde_json::Value;
+
+use super::{Answer, Chosen, Evaluated, Service, ServiceError, StageTimes};
+use crate::endpoint::ServedModel;
+use crate::explain::features::Features;
+use crate::explain::regions::{Grid, Layout};
+use crate::explain::shapley::{Coalition, Plan};
+use crate::explain::spec::{Choice, Settings, SpecError, baselines_of};
+use crate::preprocess;
+use crate::protocol::generated::google::cloud::aiplatform::v1::{
+    Attribution, ExplainRequest, ExplainResponse, Explanation,
+};
+use crate::protocol::value;
+use crate::protocol::vertex::RequestError;
+use crate::task::image_classification::ImageClassification;
+use crate::task::{InputError, Instance, OutputError, Scores, Task};
+use crate::tensor::{ElementType, Tensor};
+
+/// Variants that are in the queue at once for one request: enough for a full batch, and little of a queue.
+const PORTION: usize = 32;
+
+impl Service {
+    /// Explains predictions, of at most `limit` instances. The answer is for counting; its predictions are in the
+    /// response too.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; at the latest when the deadline passes.
+    pub async fn explain(
+        &self,
+        chosen: &Chosen,
+        request: ExplainRequest,
+        limit: usize,
+        deadline: tokio::time::Instant,
+    ) -> Result<(ExplainResponse, Answer), ServiceError> {
+        let work = self.explained(chosen, request, limit, deadline);
+        tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
+    }
+
+    async fn explained(
+        &self,
+        chosen: &Chosen,
+        request: ExplainRequest,
+        limit: usize,
+        deadline: tokio::time::Instant,
+    ) -> Result<(ExplainResponse, Answer), ServiceError> {
+        let deployed = &chosen.deployed;
+        if deployed.disable_explanations {
+            return Err(ServiceError::ExplanationsDisabled);
+        }
+        if deployed.model.signature.outputs.iter().all(|output| output.element_type == ElementType::String) {
+            return Err(ServiceError::NothingToExplain);
+        }
+        match request.instances.len() {
+            0 => return Err(RequestError::EmptyInstances.into()),
+            count if count > limit => return Err(RequestError::TooMany(limit).into()),
+            _ => {}
+        }
+        let overrides = request.explanation_spec_override.as_ref();
+        let settings = Settings::resolve(deployed.explanation_spec.as_ref(), overrides)?;
+        let parameters = request.parameters.filter(|value| !value::is_null(value));
+        let parameters = parameters.map(|parameters| json_text(&parameters, "parameters")).transpose()?;
+
+        let mut answer = Answer { predictions: Vec::new(), times: StageTimes::default(), images: Vec::new() };
+        let mut explanations = Vec::with_capacity(request.instances.len());
+        for (index, instance) in request.instances.iter().enumerate() {
+            let instance = json_text(instance, &format!("instances[{index}]"))?;
+            let subject = Asked { service: self, chosen, settings: &settings, deadline, index };
+            let attributions = subject.explain(instance, parameters.as_deref(), &mut answer).await?;
+            explanations.push(Explanation { attributions, neighbors: Vec::new() });
+        }
+        let predictions = answer.predictions.iter().map(value::from_serialize).collect::<Result<_, _>>();
+        let response = ExplainResponse {
+            explanations,
+            deployed_model_id: deployed.fields.deployed_model_id.clone(),
+            predictions: predictions.map_err(|error| output_error(0, error.to_string()))?,
+        };
+        Ok((response, answer))
+    }
+}
+
+/// One instance that is to be explained.
+struct Asked<'a> {
+    service: &'a Service,
+    chosen: &'a Chosen,
+    settings: &'a Settings,
+    deadline: tokio::time::Instant,
+    index: usize,
+}
+
+impl Asked<'_> {
+    async fn explain(
+        &self,
+        instance: Bytes,
+        parameters: Option<&[u8]>,
+        answer: &mut Answer,
+    ) -> Result<Vec<Attribution>, ServiceError> {
+        let model = &self.chosen.deployed.model;
+        let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
+        let output = self.settings.output.as_ref().map(|(_, tensor)| tensor.as_str());
+
+        // The instance itself: its prediction, and the outputs among which is chosen.
+        let whole = |task: &Task, outputs: &[Tensor]| {
+            let prediction = task.finish(outputs, parameters)?;
+            Ok((prediction, task.scores(outputs, output)?, task.score_labels(outputs, output)))
+        };
+        let subject = Subject::new(self, instance).await?;
+        let itself = vec![subject.itself()];
+        let evaluated = self.service.evaluate(self.chosen, itself, self.deadline, whole).await;
+        let Evaluated { results, times, images } = evaluated.map_err(|error| error.at(self.index))?;
+        let (prediction, scores, labels) =
+            results.into_iter().next().ok_or_else(|| output_error(self.index, "the model gave nothing".to_owned()))?;
+        answer.predictions.push(prediction);
+        answer.times.merge(&times);
+        answer.images.extend(images);
+        let places = self.places(&scores)?;
+
+        let plan = Plan::new(subject.count(), self.settings.paths);
+        let baselines = self.settings.baseline_count();
+        let mut sums: Vec<Sum> = places.iter().map(|_| Sum::new(subject.count())).collect();
+        for number in 0..baselines {
+            let baseline = subject.baseline(self, number).await?;
+            let values = self.values(&subject, &baseline, &plan, &scores, &places, answer).await?;
+            for (sum, values) in sums.iter_mut().zip(&values) {
+                sum.add(&plan, values);
+            }
+        }
+        let attribution = |(&place, sum): (&usize, Sum)| {
+            let count = baselines as f64;
+            let means: Vec<f64> = sum.contributions.iter().map(|sum| sum / count).collect();
+            let attributions = value::from_serialize(&subject.named(&means));
+            let index = unravel(place, &scores.shape);
+            Ok(Attribution {
+                baseline_output_value: sum.baseline / count,
+                instance_output_value: scores.values[place],
+                feature_attributions: Some(attributions.map_err(|error| output_error(self.index, error.to_string()))?),
+                output_display_name: self.display_name(&index, place, &labels),
+                output_index: index.into_iter().map(|index| i32::try_from(index).unwrap_or(i32::MAX)).collect(),
+                approximation_error: sum.error / count,
+                output_name: self.settings.output.as_ref().map_or(&*scores.name, |(name, _)| name).to_owned(),
+            })
+        };
+        places.iter().zip(sums).map(attribution).collect()
+    }
+
+    /// Which of the outputs are explained, as places in row-major order.
+    fn places(&self, scores: &Scores) -> Result<Vec<usize>, ServiceError> {
+        let mut ranked: Vec<usize> = (0..scores.values.len()).collect();
+        ranked.sort_by(|&a, &b| scores.values[b].total_cmp(&scores.values[a]).then(a.cmp(&b)));
+        if ranked.is_empty() {
+            return Err(output_error(self.index, format!("the output `{}` is empty", scores.name)));
+        }
+        match &self.settings.choice {
+            Choice::Largest => ranked.truncate(1),
+            Choice::Top(None) => {}
+            Choice::Top(Some(count)) => ranked.truncate(*count),
+            Choice::Indices(indices) => {
+                let places = indices.iter().map(|index| ravel(index, &scores.shape)).collect::<Option<_>>();
+                ranked = places.ok_or_else(|| {
+                    let message = format!(
+                        "has a place outside of the output `{}`, whose axes are {:?}",
+                        scores.name, scores.shape
+                    );
+                    SpecError::invalid("parameters.outputIndices", message)
+                })?;
+            }
+        }
+        Ok(ranked)
+    }
+
+    /// The name of an output: of the specification, or the model's own.
+    fn display_name(&self, index: &[usize], place: usize, labels: &[Arc<str>]) -> String {
+        let given = self.settings.display_names.as_ref().and_then(|names| {
+            let name = index.iter().try_fold(names, |names, &index| names.get(index))?;
+            Some(name.as_str()?.to_owned())
+        });
+        given.or_else(|| labels.get(place).map(ToString::to_string)).unwrap_or_default()
+    }
+
+    /// For each place the values of all coalitions.
+    async fn values(
+        &self,
+        subject: &Subject,
+        baseline: &Baseline,
+        plan: &Plan,
+        itself: &Scores,
+        places: &[usize],
+        answer: &mut Answer,
+    ) -> Result<Vec<Vec<f64>>, ServiceError> {
+        let coalitions = plan.coalitions();
+        let mut values = vec![vec![0.0; coalitions.len()]; places.len()];
+        // What all features are the instance's of has been evaluated.
+        for (values, &place) in values.iter_mut().zip(places) {
+            values[plan.whole()] = itself.values[place];
+        }
+        let output = self.settings.output.as_ref().map(|(_, tensor)| tensor.as_str());
+        let scores = |task: &Task, outputs: &[Tensor]| {
+            let scores = task.scores(outputs, output)?;
+            match scores.shape == itself.shape {
+                true => Ok(places.iter().map(|&place| scores.values[place]).collect::<Vec<f64>>()),
+                false => Err(OutputError(format!(
+                    "the shape of `{}` depends on the features ({:?}, {:?}), so that it can't be explained",
+                    scores.name, itself.shape, scores.shape
+                ))),
+            }
+        };
+        let others: Vec<usize> = (0..coalitions.len()).filter(|&index| index != plan.whole()).collect();
+        for portion in others.chunks(PORTION) {
+            let variants = portion.iter().map(|&index| subject.variant(baseline, &coalitions[index]));
+            let variants = variants.collect::<Option<Vec<_>>>();
+            let variants =
+                variants.ok_or_else(|| output_error(self.index, "the baseline has another form".to_owned()))?;
+            let evaluated = self.service.evaluate(self.chosen, variants, self.deadline, scores).await;
+            let evaluated = evaluated.map_err(|error| error.at(self.index).of_a_variant())?;
+            answer.times.merge(&evaluated.times);
+            for (&coalition, scores) in portion.iter().zip(evaluated.results) {
+                for (values, score) in values.iter_mut().zip(scores) {
+                    values[coalition] = score;
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// What is added up over baselines for one output.
+struct Sum {
+    baseline: f64,
+    contributions: Vec<f64>,
+    error: f64,
+}
+
+impl Sum {
+    fn new(features: usize) -> Self {
+        Self { baseline: 0.0, contributions: vec![0.0; features], error: 0.0 }
+    }
+
+    fn add(&mut self, plan: &Plan, values: &[f64]) {
+        let found = plan.contributions(values);
+        self.baseline += values.first().copied().unwrap_or_default();
+        self.contributions.iter_mut().zip(found.values).for_each(|(sum, value)| *sum += value);
+        self.error += found.error;
+    }
+}
+
+/// An instance, divided into its features.
+enum Subject {
+    Json(Features),
+    Picture { name: String, grid: Grid, pixels: Tensor },
+}
+
+/// The same with the values of a baseline.
+enum Baseline {
+    Json(Features),
+    Picture(Tensor),
+}
+
+impl Subject {
+    async fn new(asked: &Asked<'_>, instance: Bytes) -> Result<Self, ServiceError> {
+        let model = &asked.chosen.deployed.model;
+        let (settings, index) = (asked.settings, asked.index);
+        let name = model.signature.inputs.first().map_or("instance", |input| input.name.as_str());
+        let name = settings.free_name(name).to_owned();
+        let subject = match &*model.task {
+            Task::Tensors(_) => {
+                let instance: Value = serde_json::from_slice(&instance)
+                    .map_err(|error| ServiceError::Instance { index, error: InputError::new("", error.to_string()) })?;
+                Self::Json(Features::of(instance, &name))
+            }
+            Task::ImageClassification(task) => {
+                let pixels =
+                    asked.pixels(model, instance).await?.map_err(|error| ServiceError::Instance { index, error })?;
+                let grid = Grid::new(asked.service.image_grid, pixels.shape(), layout(task));
+                Self::Picture { name, grid, pixels }
+            }
+        };
+        match &subject {
+            Self::Json(features) => settings.check_names(&features.names())?,
+            Self::Picture { name, .. } => settings.check_names(&[name])?,
+        }
+        Ok(subject)
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Json(features) => features.count(),
+            Self::Picture { grid, .. } => grid.count(),
+        }
+    }
+
+    /// The instance as it is.
+    fn itself(&self) -> Instance {
+        match self {
+            Self::Json(features) => instance_of(&features.itself()),
+            Self::Picture { pixels, .. } => Instance::Tensors(vec![pixels.clone()]),
+        }
+    }
+
+    async fn baseline(&self, asked: &Asked<'_>, number: usize) -> Result<Baseline, ServiceError> {
+        let given = |name: &str| asked.settings.baseline(number, name);
+        match self {
+            Self::Json(features) => {
+                let baseline = features.baseline(given);
+                let baseline = baseline.map_err(|(name, message)| SpecError::invalid(&baselines_of(&name), message))?;
+                Ok(Baseline::Json(baseline))
+            }
+            Self::Picture { name, pixels, .. } => {
+                let baseline = match given(name) {
+                    None => Tensor::zeros(pixels.element_type(), pixels.shape()),
+                    Some(baseline) => asked.picture_baseline(name, baseline, pixels).await?,
+                };
+                Ok(Baseline::Picture(baseline))
+            }
+        }
+    }
+
+    fn variant(&self, baseline: &Baseline, coalition: &Coalition) -> Option<Instance> {
+        match (self, baseline) {
+            (Self::Json(features), Baseline::Json(baseline)) => {
+                Some(instance_of(&features.variant(baseline, coalition)))
+            }
+            (Self::Picture { grid, pixels, .. }, Baseline::Picture(baseline)) => {
+                let variant = match (pixels, baseline) {
+                    (Tensor::Float32(pixels), Tensor::Float32(baseline)) => {
+                        grid.variant(&pixels.view(), &baseline.view(), coalition)?.into()
+                    }
+                    (Tensor::Float16(pixels), Tensor::Float16(baseline)) => {
+                        grid.variant(&pixels.view(), &baseline.view(), coalition)?.into()
+                    }
+                    _ => return None,
+                };
+                Some(Instance::Tensors(vec![variant]))
+            }
+            _ => None,
+        }
+    }
+
+    fn named(&self, contributions: &[f64]) -> Value {
+        match self {
+            Self::Json(features) => features.named(contributions),
+            Self::Picture { name, grid, .. } => grid.named(name, contributions),
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// A picture as the tensor that the model takes. The preparing holds a place in the queue, as any other does.
+    async fn pixels(&self, model: &ServedModel, instance: Bytes) -> Result<Result<Tensor, InputError>, ServiceError> {
+        let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(self.deadline))?;
+        let task = model.task.clone();
+        let prepared = self.service.pool.run(move || task.prepare(&Instance::Json(instance)));
+        let prepared = prepared.await.map_err(|_| ServiceError::Panicked(self.index))?;
+        Ok(prepared
+            .and_then(|prepared| prepared.item.into_iter().next().ok_or_else(|| InputError::new("", "is no picture"))))
+    }
+
+    /// The baseline of a picture: another picture, or one number for all its values or for each channel, in the units of
+    /// the model's input.
+    async fn picture_baseline(&self, name: &str, given: &Value, pixels: &Tensor) -> Result<Tensor, ServiceError> {
+        let model = &self.chosen.deployed.model;
+        let wrong = |message: &str| SpecError::invalid(&baselines_of(name), message);
+        if matches!(given, Value::String(_) | Value::Object(_)) {
+            let baseline = self.pixels(model, given.to_string().into()).await?;
+            return Ok(baseline.map_err(|error| wrong(&error.to_string()))?);
+        }
+        let Task::ImageClassification(task) = &*model.task else {
+            return Err(wrong("is for no picture").into());
+        };
+        let channel_axis = if layout(task) == Layout::ChannelsFirst { 1 } else { 3 };
+        let channels = pixels.shape().get(channel_axis).copied().unwrap_or(1);
+        let numbers: Option<Vec<f64>> = match given {
+            Value::Array(values) if values.len() == channels => values.iter().map(Value::as_f64).collect(),
+            value => value.as_f64().map(|number| vec![number; channels]),
+        };
+        let numbers = numbers.ok_or_else(|| {
+            wrong("must be a picture as an instance has it, a number, or a list of one number for each channel")
+        })?;
+        let pixel = |index: &ndarray::IxDyn| numbers[index[channel_axis]];
+        Ok(match pixels {
+            Tensor::Float16(array) => {
+                ArrayD::from_shape_fn(array.raw_dim(), |index| half::f16::from_f64(pixel(&index))).into()
+            }
+            other => ArrayD::from_shape_fn(other.shape(), |index| pixel(&index) as f32).into(),
+        })
+    }
+}
+
+fn layout(task: &ImageClassification) -> Layout {
+    match task.preprocessor.layout() {
+        preprocess::Layout::Nchw => Layout::ChannelsFirst,
+        preprocess::Layout::Nhwc => Layout::ChannelsLast,
+    }
+}
+
+fn instance_of(json: &Value) -> Instance {
+    Instance::Json(json.to_string().into())
+}
+
+fn json_text(value: &ProtoValue, field: &str) -> Result<Bytes, ServiceError> {
+    value::to_json(value)
+        .map_err(|error| ServiceError::Field(InputError::new(field, format!("can't be read: {error}"))))
+}
+
+fn output_error(index: usize, message: String) -> ServiceError {
+    ServiceError::Output { index, error: OutputError(message) }
+}
+
+/// A place in row-major order as one along each axis.
+fn unravel(place: usize, shape: &[usize]) -> Vec<usize> {
+    let mut rest = place;
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&length| {
+            let along = rest % length.max(1);
+            rest /= length.max(1);
+            along
+        })
+        .collect();
+    index.reverse();
+    index
+}
+
+/// The opposite; `None` outside of the shape.
+fn ravel(index: &[usize], shape: &[usize]) -> Option<usize> {
+    // One number may be addressed as if it were a list of one.
+    if shape.is_empty() && index == [0] {
+        return Some(0);
+    }
+    if index.len() != shape.len() || index.iter().zip(shape).any(|(along, length)| along >= length) {
+        return None;
+    }
+    Some(index.iter().zip(shape).fold(0, |place, (along, length)| place * length + along))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_along_axes_and_in_a_row() {
+        for place in 0..24 {
+            assert_eq!(ravel(&unravel(place, &[2, 3, 4]), &[2, 3, 4]), Some(place));
+        }
+        assert_eq!(unravel(23, &[2, 3, 4]), [1, 2, 3]);
+        assert_eq!((unravel(0, &[]), ravel(&[], &[]), ravel(&[0], &[])), (vec![], Some(0), Some(0)));
+        assert_eq!((ravel(&[2, 0], &[2, 3]), ravel(&[1], &[2, 3])), (None, None));
+    }
+}
