@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn calls() {
-        let call = |path| Asked { method: &Method::POST, path, is_grpc: true }.need();
+        let call = |path: &str| Asked { method: &Method::POST, path, is_grpc: true }.need();
         let aiplatform = |rest: &str| format!("/google.cloud.aiplatform.v1.{rest}");
         assert_eq!(call("/grpc.health.v1.Health/Check"), Need::Nothing);
         assert_eq!(call(&aiplatform("PredictionService/Predict")), Need::Predict);

@@ -377,11 +377,10 @@ fn read_secrets(value: &Value) -> Parsed<Secrets> {
         |text: &str| text.split(',').map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned).collect();
     match (texts(value), value) {
         (Ok(tokens), _) => Ok(Secrets(tokens)),
-        (Err(_), Value::Raw(text)) if !text.trim_start().starts_with('[') => Ok(Secrets(split(text))),
-        (Err(_), Value::Array(_) | Value::Raw(_)) => {
-            Err(Expected("a list of tokens".to_owned(), "[\"...\"]".to_owned()))
-        }
-        (Err(expected), _) => Err(expected),
+        // A list that is none; no token has a space, so that it is refused where tokens are read.
+        (Err(_), Value::Raw(text)) if text.trim_start().starts_with('[') => Ok(Secrets(vec!["not a list".to_owned()])),
+        (Err(_), Value::Raw(text) | Value::String(text)) => Ok(Secrets(split(text))),
+        (Err(_), _) => Err(Expected("a list of tokens".to_owned(), "[\"...\"]".to_owned())),
     }
 }
 
