@@ -43,6 +43,7 @@ test-clients: tools runtime ## Google's own client library against the server th
 	$(CARGO) test --no-run $(CARGO_FLAGS)
 	.venv-clients/bin/python tests/clients/predict.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/predict_grpc.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/verbs.py $(TARGET)/debug/tessera
 
 test-models: venv $(VIT_BASE) ## the models' logits against an independent implementation
 	.venv/bin/python models/check_vit.py models/fashion-vit/1
