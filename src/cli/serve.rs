@@ -225,7 +225,8 @@ async fn not_found(headers: HeaderMap, uri: Uri) -> Response {
 
 /// What every request passes, by whatever port it comes.
 fn observed(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Router {
-    let probes = ["/health", "/livez", "/readyz", "/metrics", grpc::PROBE].map(str::to_owned);
+    let probes = ["/health", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", grpc::PROBE];
+    let probes = probes.map(str::to_owned);
     let probes = probes.into_iter().chain(settings.container.health_route.clone());
     router
         .layer(catch_panic(metrics.clone()))

@@ -1,6 +1,6 @@
 //! gRPC: the same predictions as over HTTP, in Google's own messages. No decision about models is taken here.
 //!
-//! `PredictionService` of Vertex AI in both versions, the standard health service, which follows readiness, and
+//! `PredictionService` of Vertex AI in both versions, the Open Inference Protocol's service, the standard health service, which follows readiness, and
 //! reflection, as an axum router: what serves HTTP serves this too, on a port of its own and beside HTTP/1.1 on the API's.
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::observe::Metrics;
 use crate::protocol::generated;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
+use crate::protocol::generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::server::Drain;
 use crate::service::Service;
 
@@ -26,12 +27,14 @@ mod ask;
 mod call;
 mod health;
 mod methods;
+mod open_inference;
 mod prediction;
 mod status;
 mod streams;
 
 pub use call::is_grpc;
 pub use methods::Methods;
+use open_inference::OpenInference;
 use prediction::Predictions;
 use streams::Streams;
 
@@ -87,6 +90,8 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
             .route_service(&path_of(name_of(&health)), health.clone())
     };
     let methods = Arc::new(Methods::new(callable(inner), limit));
+    let inference = OpenInference::new(grpc.clone(), Streams::new(drain.clone(), None), drain.clone());
+    let inference = GrpcInferenceServiceServer::new(inference).max_decoding_message_size(limit);
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
@@ -96,6 +101,7 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
     let reflection_alpha = descriptors().build_v1alpha()?.max_decoding_message_size(limit);
     let metrics = grpc.metrics.clone();
     let router = callable(predictions(Some(methods.clone())))
+        .route_service(&path_of(name_of(&inference)), inference)
         .route_service(&path_of(name_of(&reflection)), reflection)
         .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
         .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))

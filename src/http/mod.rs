@@ -23,6 +23,7 @@ mod exchange;
 mod explain;
 pub mod middleware;
 mod models;
+mod open_inference;
 pub mod operations;
 mod predict;
 mod respond;
@@ -71,7 +72,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         router = router.route(&path, any(resource));
     }
-    router.merge(models::router()).with_state(api)
+    router.merge(models::router()).merge(open_inference::router()).with_state(api)
 }
 
 /// The answer for a path that doesn't exist.

@@ -10,6 +10,7 @@ mod explain;
 mod grpc;
 mod harness;
 mod models;
+mod open_inference;
 mod predict;
 mod raw;
 mod tensors;
