@@ -23,12 +23,13 @@ pub struct Loader {
     queue: SchedulerSettings,
     metrics: Arc<Metrics>,
     slots: Mutex<HashMap<ModelKey, Slot>>,
+    in_memory: Arc<Mutex<HashMap<ModelKey, usize>>>,
 }
 
 impl Loader {
     /// Nothing is loaded yet.
     pub fn new(options: LoadOptions, queue: SchedulerSettings, metrics: Arc<Metrics>) -> Self {
-        Self { options: Arc::new(options), queue, metrics, slots: Mutex::default() }
+        Self { options: Arc::new(options), queue, metrics, slots: Mutex::default(), in_memory: Arc::default() }
     }
 
     /// The model of a folder: the one that is already in memory, or else loaded and warmed on a thread of its own. The
@@ -76,11 +77,13 @@ impl Loader {
     /// Gives a loaded model its queue.
     fn served(&self, loaded: LoadedModel, files: Option<LocalArtifact>) -> ServedModel {
         let version = loaded.version.to_string();
-        self.metrics.model_loaded(&loaded.name, &version, loaded.load_time);
         let observer = Arc::new(QueueObserver {
+            // First, so that an earlier one's end doesn't take the series away.
+            _series: Series::new((loaded.name.clone(), loaded.version), &self.in_memory, &self.metrics),
             metrics: self.metrics.model(&loaded.name, &version),
             fixed_batch: loaded.engine.fixed_batch(),
         });
+        self.metrics.model_loaded(&loaded.name, &version, loaded.load_time);
         ServedModel {
             signature: loaded.engine.signature().clone(),
             provider: loaded.engine.provider().to_string(),
@@ -101,6 +104,36 @@ struct QueueObserver {
     metrics: ModelMetrics,
     /// The batch that the model insists on.
     fixed_batch: Option<usize>,
+    _series: Series,
+}
+
+/// The series of a model, which leave with it. One that is loaded again while the last requests of an earlier one are
+/// answered shares them.
+struct Series {
+    key: ModelKey,
+    in_memory: Arc<Mutex<HashMap<ModelKey, usize>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Series {
+    fn new(key: ModelKey, in_memory: &Arc<Mutex<HashMap<ModelKey, usize>>>, metrics: &Arc<Metrics>) -> Self {
+        *in_memory.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default() += 1;
+        Self { key, in_memory: in_memory.clone(), metrics: metrics.clone() }
+    }
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        let mut in_memory = self.in_memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = in_memory.get_mut(&self.key).map_or(0, |count| {
+            *count -= 1;
+            *count
+        });
+        if left == 0 {
+            in_memory.remove(&self.key);
+            self.metrics.remove_model(&self.key.0, &self.key.1.to_string());
+        }
+    }
 }
 
 impl SchedulerObserver for QueueObserver {

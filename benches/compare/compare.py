@@ -35,7 +35,8 @@ TESSERA = "tessera"
 BARE = "bare"
 # Seconds to start and end a server, for the estimate only.
 START = {TESSERA: 1, "mosec": 3, "fastapi": 4, "litserve": 5, "cpr": 10, "ray": 16}
-PATIENCE = 120
+# Longest time to the first answer; several times what any needs on a quiet machine.
+PATIENCE = 60
 
 
 @dataclass
@@ -275,6 +276,20 @@ def medians(results: list[Result]) -> list[Result]:
     return [median(group) for group in groups.values()]
 
 
+def typical(lifetimes: list[Lifetime]) -> list[Lifetime]:
+    """One for each server and workload: medians over the rounds, of memory under load the most."""
+    groups: dict[tuple[str, str], list[Lifetime]] = {}
+    for lifetime in lifetimes:
+        groups.setdefault((lifetime.workload, lifetime.server), []).append(lifetime)
+    return [
+        Lifetime(
+            *key, statistics.median(each.ready_seconds for each in group),
+            round(statistics.median(each.memory for each in group)), max(each.peak_memory for each in group),
+        )
+        for key, group in groups.items()
+    ]  # fmt: skip
+
+
 def median(group: list[Result]) -> Result:
     """The median of each figure; sums of what is counted."""
     def middle(name: str) -> float:
@@ -347,7 +362,7 @@ def main() -> int:
     machine = facts.gather(run.tessera, peers, before)
     output = Path(tempfile.mkdtemp(prefix="bench")) if options.mode == "smoke" else options.output
     report.write(
-        output, mode=options.mode, results=medians(run.results), lifetimes=run.lifetimes, workloads=run.workloads,
+        output, mode=options.mode, results=medians(run.results), lifetimes=typical(run.lifetimes), workloads=run.workloads,
         peers=peers, machine=machine, notes=run.notes, seconds=run.elapsed, rounds=run.rounds, cores=run.cores,
     )  # fmt: skip
     if options.mode == "smoke":

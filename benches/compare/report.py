@@ -149,7 +149,10 @@ def section(view: View, workload: Workload, lifetimes: list) -> list[str]:
     out = []
     if bare := view.bare(workload.name):
         best, *lone = bare
-        out.append(f"Bare ONNX Runtime: {number(best.requests_per_second)} inferences/s with a session of one thread a core.")
+        out.append(
+            f"Bare ONNX Runtime: {number(best.requests_per_second)} inferences/s with a session of one thread a core, "
+            f"{number(best.cpu_ms_per_request)} ms CPU each."
+        )
         if lone:
             out.append(f"Alone on all cores one takes {lone[0].p50:.3g} ms.")
         own = view.saturated(workload.name, TESSERA)

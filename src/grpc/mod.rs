@@ -1,6 +1,6 @@
 //! gRPC: the same predictions as over HTTP, in Google's own messages. No decision about models is taken here.
 //!
-//! `PredictionService` of Vertex AI in both versions, the standard health service, which follows readiness, and
+//! `PredictionService` of Vertex AI in both versions, the Open Inference Protocol's service, the standard health service, which follows readiness, and
 //! reflection, as an axum router: what serves HTTP serves this too, on a port of its own and beside HTTP/1.1 on the API's.
 
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use crate::protocol::generated::google::cloud::aiplatform::v1::endpoint_service_
 use crate::protocol::generated::google::cloud::aiplatform::v1::model_service_server::ModelServiceServer;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
 use crate::protocol::generated::google::longrunning::operations_server::OperationsServer;
+use crate::protocol::generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::protocol::status::Status;
 use crate::server::Drain;
 use crate::service::Service;
 
@@ -31,6 +33,7 @@ mod call;
 mod health;
 mod management;
 mod methods;
+mod open_inference;
 mod prediction;
 mod status;
 mod streams;
@@ -38,6 +41,7 @@ mod streams;
 pub use call::is_grpc;
 use management::Managed;
 pub use methods::Methods;
+use open_inference::OpenInference;
 use prediction::Predictions;
 use streams::Streams;
 
@@ -97,6 +101,8 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
             .route_service(&path_of(name_of(&health)), health.clone())
     };
     let methods = Arc::new(Methods::new(callable(inner), limit));
+    let inference = OpenInference::new(grpc.clone(), Streams::new(drain.clone(), None), drain.clone());
+    let inference = GrpcInferenceServiceServer::new(inference).max_decoding_message_size(limit);
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
@@ -107,6 +113,7 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
     let metrics = grpc.metrics.clone();
     let router = callable(predictions(Some(methods.clone())))
         .merge(managed(&grpc))
+        .route_service(&path_of(name_of(&inference)), inference)
         .route_service(&path_of(name_of(&reflection)), reflection)
         .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
         .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))
@@ -133,6 +140,11 @@ fn managed(grpc: &Grpc) -> Router {
 /// The answer for a service or a method that doesn't exist.
 pub async fn unimplemented(uri: Uri) -> Response {
     call::unimplemented(uri.path())
+}
+
+/// The answer to a call that is refused.
+pub fn refuse(status: &Status) -> Response {
+    call::failed(status)
 }
 
 fn name_of<S: NamedService>(_: &S) -> &'static str {

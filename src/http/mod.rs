@@ -25,6 +25,7 @@ mod explain;
 mod management;
 pub mod middleware;
 mod models;
+mod open_inference;
 pub mod operations;
 mod predict;
 mod respond;
@@ -33,7 +34,7 @@ mod stream;
 mod wrapped;
 
 use predict::RawRoute;
-pub use respond::Failure;
+pub use respond::{Failure, with_text};
 use routes::{Action, ResourceVerb, Verb, action};
 
 /// What requests may cost.
@@ -78,7 +79,7 @@ pub fn router(api: Arc<Api>) -> Router {
             .route(&format!("{parent}/{{*rest}}"), any(managed));
     }
     router = router.route("/ui/{*name}", any(managed));
-    router.merge(models::router()).with_state(api)
+    router.merge(models::router()).merge(open_inference::router()).with_state(api)
 }
 
 /// The answer for a path that doesn't exist.

@@ -47,6 +47,7 @@ impl Management {
         caller: Caller,
         request: DeployModelRequest,
     ) -> Result<Operation, Status> {
+        names::check_permitted(&request.endpoint)?;
         let state = self.state()?;
         let name = names::endpoint("endpoint", &request.endpoint)?;
         let endpoint = state.changeable_endpoint(&name)?;
@@ -137,6 +138,7 @@ impl Management {
         caller: Caller,
         request: UndeployModelRequest,
     ) -> Result<Operation, Status> {
+        names::check_permitted(&request.endpoint)?;
         let this = self.clone();
         Self::detached(async move {
             let name = names::endpoint("endpoint", &request.endpoint)?;
@@ -187,6 +189,7 @@ impl Management {
         caller: Caller,
         request: MutateDeployedModelRequest,
     ) -> Result<Operation, Status> {
+        names::check_permitted(&request.endpoint)?;
         let this = self.clone();
         Self::detached(async move {
             let name = names::endpoint("endpoint", &request.endpoint)?;

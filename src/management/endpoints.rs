@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 
+use crate::auth;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
     CreateEndpointOperationMetadata, CreateEndpointRequest, DeleteEndpointRequest, DeploymentStage, Endpoint,
     GetEndpointRequest, ListEndpointsRequest, ListEndpointsResponse, PrivateEndpoints,
@@ -47,6 +48,7 @@ impl Management {
         caller: Caller,
         request: CreateEndpointRequest,
     ) -> Result<Operation, Status> {
+        names::check_unrestricted()?;
         let this = self.clone();
         Self::detached(async move {
             let parent = names::parent("parent", &request.parent)?;
@@ -101,6 +103,7 @@ impl Management {
     pub fn get_endpoint(&self, caller: &Caller, request: &GetEndpointRequest) -> Result<Endpoint, Status> {
         let state = self.state()?;
         let name = self.known(&state, names::endpoint("name", &request.name)?);
+        names::check_permitted(&name.id)?;
         Ok(self.view(&state.endpoint(&name)?.value, &name.parent, caller))
     }
 
@@ -131,7 +134,8 @@ impl Management {
             page_size: request.page_size,
             page_token: &request.page_token,
         };
-        let endpoints = state.endpoints.values().map(|entry| Item(&entry.value));
+        let permitted = state.endpoints.iter().filter(|(id, _)| auth::may_use(id));
+        let endpoints = permitted.map(|(_, entry)| Item(&entry.value));
         let (page, next_page_token) = listing::page(endpoints, &query)?;
         let endpoints = page
             .into_iter()
@@ -150,6 +154,7 @@ impl Management {
     ) -> Result<Endpoint, Status> {
         let fields = masks::to_update(request.update_mask.as_ref(), &CHANGEABLE)?;
         let asked = request.endpoint.ok_or_else(missing)?;
+        names::check_permitted(&asked.name)?;
         let this = self.clone();
         Self::detached(async move {
             let (parent, endpoint, _) = this.change_endpoint(&caller, asked, &fields, false).await?;
@@ -168,6 +173,7 @@ impl Management {
         request: UpdateEndpointLongRunningRequest,
     ) -> Result<Operation, Status> {
         let asked = request.endpoint.ok_or_else(missing)?;
+        names::check_permitted(&asked.name)?;
         let mut fields = Vec::new();
         if asked.client_connection_config.is_some() {
             fields.push("client_connection_config");
@@ -245,6 +251,7 @@ impl Management {
         caller: Caller,
         request: DeleteEndpointRequest,
     ) -> Result<Operation, Status> {
+        names::check_permitted(&request.name)?;
         let this = self.clone();
         Self::detached(async move {
             let name = names::endpoint("name", &request.name)?;

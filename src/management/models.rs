@@ -68,6 +68,7 @@ impl Management {
         caller: Caller,
         request: UploadModelRequest,
     ) -> Result<Operation, Status> {
+        names::check_unrestricted()?;
         let this = self.clone();
         Self::detached(async move { this.upload(caller, request).await }).await
     }
@@ -180,6 +181,7 @@ impl Management {
     /// # Errors
     /// INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION for a declared model, ABORTED for an old etag.
     pub async fn update_model(self: &Arc<Self>, request: UpdateModelRequest) -> Result<Model, Status> {
+        names::check_unrestricted()?;
         let this = self.clone();
         Self::detached(async move { this.update(request).await }).await
     }
@@ -241,6 +243,7 @@ impl Management {
     /// # Errors
     /// INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION for a declared model.
     pub async fn merge_version_aliases(self: &Arc<Self>, request: MergeVersionAliasesRequest) -> Result<Model, Status> {
+        names::check_unrestricted()?;
         let this = self.clone();
         Self::detached(async move {
             let name = names::model("name", &request.name)?;
@@ -268,6 +271,7 @@ impl Management {
         caller: Caller,
         request: DeleteModelRequest,
     ) -> Result<Operation, Status> {
+        names::check_unrestricted()?;
         let this = self.clone();
         Self::detached(async move {
             let name = names::model("name", &request.name)?;
@@ -303,6 +307,7 @@ impl Management {
         caller: Caller,
         request: DeleteModelVersionRequest,
     ) -> Result<Operation, Status> {
+        names::check_unrestricted()?;
         let this = self.clone();
         Self::detached(async move {
             let name = names::model("name", &request.name)?;

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
-use crate::protocol::status::Status;
+use crate::auth;
+use crate::protocol::status::{Code, Status};
 
 /// The last segments of a resource's name; before them stands the parent, `projects/{project}/locations/{location}`.
 /// Project and location are whatever the client believes them to be (Google's clients send the project's id first, and
@@ -56,6 +57,23 @@ fn resource(field: &str, collection: &str, text: &str) -> Result<Name, Status> {
         return Err(wrong());
     }
     Ok(Name { parent: parent(field, before).map_err(|_| wrong())?, id: id.to_owned(), version: None })
+}
+
+/// Refuses a caller whose token is for other endpoints. To be asked where the caller is at hand, not in a task beside.
+pub fn check_permitted(endpoint: &str) -> Result<(), Status> {
+    if auth::may_use(id_of(endpoint)) { Ok(()) } else { Err(not_permitted("this token is not for this endpoint")) }
+}
+
+/// Refuses a caller whose token is for some endpoints only.
+pub fn check_unrestricted() -> Result<(), Status> {
+    match auth::is_restricted() {
+        true => Err(not_permitted("this token is for some endpoints only, so that it can't do this")),
+        false => Ok(()),
+    }
+}
+
+fn not_permitted(message: &str) -> Status {
+    Status::new(Code::PermissionDenied, message).because("TOKEN_NOT_SUFFICIENT")
 }
 
 /// A resource's name under another parent.

@@ -242,6 +242,19 @@ impl Metrics {
         let _ = self.predictions.remove_label_values(&[endpoint, deployed_model]);
     }
 
+    /// Forgets the series of a model that is not in memory any more.
+    pub fn remove_model(&self, model: &str, version: &str) {
+        let model = [model, version];
+        let _ = self.batch_size.remove_label_values(&model);
+        let _ = self.queue_items.remove_label_values(&model);
+        let _ = self.queue_bytes.remove_label_values(&model);
+        let _ = self.expected_wait.remove_label_values(&model);
+        let _ = self.model_load.remove_label_values(&model);
+        for counters in [&self.padding, &self.refused, &self.cancelled] {
+            let _ = counters.remove_label_values(&model);
+        }
+    }
+
     /// The series of the queue and the engine of `model`. Look it up once and keep it.
     pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
         let model = [model, version];

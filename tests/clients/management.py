@@ -172,7 +172,7 @@ def main():
     }
     grpc_port = free_port()
     try:
-        with server(binary, grpc_port, settings) as port:
+        with server(binary, grpc_port, settings=settings) as port:
             with contextlib.closing(grpc.insecure_channel(f"127.0.0.1:{grpc_port}")) as channel:
                 for name, api in [("aiplatform_v1", aiplatform_v1), ("aiplatform_v1beta1", aiplatform_v1beta1)]:
                     four_steps(f"REST {name}", api, rest_clients(api, port), check)

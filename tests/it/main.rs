@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod consistency;
 mod container;
 mod direct;
 mod errors;
@@ -10,6 +11,7 @@ mod grpc;
 mod harness;
 mod management;
 mod models;
+mod open_inference;
 mod predict;
 mod raw;
 mod tensors;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::session::ModelSession;
 use super::{OnnxOptions, Provider};
 use crate::engine::{EngineError, Item};
+use crate::tensor::Tensor;
 
 /// How many workers, and how many threads each.
 ///
@@ -35,17 +36,28 @@ pub(super) struct Sessions {
     narrow: Arc<ModelSession>,
     wide: Option<Arc<ModelSession>>,
     load: Load,
+    pace: Pace,
 }
 
 impl Sessions {
     /// Without a wide session every batch is run on the narrow one, on which one takes about so long.
     pub(super) fn new(narrow: Arc<ModelSession>, wide: Option<Arc<ModelSession>>, narrow_run: Duration) -> Self {
-        Self { narrow, wide, load: Load::new(narrow_run) }
+        Self { narrow, wide, load: Load::new(narrow_run), pace: Pace::new(narrow_run) }
+    }
+
+    /// Whether a batch is likely to be done within [`SHORT`]. Large inputs are not guessed at: another item may have been
+    /// much smaller.
+    pub(super) fn is_short(&self, batch: &[Item]) -> bool {
+        let bytes = || batch.iter().flatten().map(Tensor::byte_size).sum::<usize>();
+        self.wide.is_none() && self.pace.of(batch.len()) <= SHORT && bytes() <= SMALL
     }
 
     pub(super) fn run(&self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
         let Some(wide) = &self.wide else {
-            return self.narrow.run(batch);
+            let begin = Instant::now();
+            let result = self.narrow.run(batch);
+            self.pace.ran(batch.len(), begin.elapsed());
+            return result;
         };
         let turn = self.load.begin(Instant::now());
         let session = if turn.is_alone { wide } else { &self.narrow };
@@ -121,6 +133,37 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// How long an item takes, guessed from the runs so far: from the longest of them, forgotten by and by, because to guess
+/// too little blocks a thread that others need.
+#[derive(Debug)]
+struct Pace {
+    nanoseconds: AtomicU64,
+}
+
+impl Pace {
+    fn new(run: Duration) -> Self {
+        Self { nanoseconds: AtomicU64::new(nanoseconds(run)) }
+    }
+
+    fn of(&self, items: usize) -> Duration {
+        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed).saturating_mul(items as u64))
+    }
+
+    fn ran(&self, items: usize, time: Duration) {
+        let now = nanoseconds(time) / items.max(1) as u64;
+        let before = self.nanoseconds.load(Ordering::Relaxed);
+        self.nanoseconds.store(now.max(before - before / 8), Ordering::Relaxed);
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Batches up to this long are run where they are brought, unless they have more bytes than [`SMALL`].
+const SHORT: Duration = Duration::from_micros(100);
+const SMALL: usize = 64 << 10;
+
 /// A narrow run shorter than this gains nothing from more threads: waking them takes as long.
 pub(super) const WORTH_SHARING: Duration = Duration::from_millis(2);
 
@@ -156,6 +199,20 @@ mod tests {
             assert!(turn.is_alone, "{start}");
             end(&load, &turn, start + 200);
         }
+    }
+
+    #[test]
+    fn the_longest_run_is_remembered_for_a_while() {
+        let pace = Pace::new(Duration::MAX);
+        assert!(pace.of(1) > SHORT);
+        let pace = Pace::new(Duration::from_micros(10));
+        assert_eq!(pace.of(3), Duration::from_micros(30));
+        pace.ran(2, Duration::from_millis(2));
+        assert_eq!(pace.of(1), Duration::from_millis(1));
+        for _ in 0..100 {
+            pace.ran(1, Duration::from_micros(10));
+        }
+        assert!(pace.of(1) < Duration::from_micros(11));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use axum::body::HttpBody;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::Uri;
-use http::header::{CONTENT_LENGTH, HeaderName, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Uri, Version};
 
 use crate::observe::Metrics;
 use crate::protocol::status::canonical;
@@ -55,19 +55,20 @@ fn status_of(response: &Response) -> u16 {
     code.map_or_else(|| response.status(), |code| canonical(code).1).as_u16()
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(LONGEST).collect()
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(LONGEST).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Logged when it is dropped, so that a request that is given up is logged too.
+/// Logged when it is dropped, so that a request that is given up is logged too. Holds what is cheap to hold: words are
+/// made of it only if the line is wanted.
 struct Entry {
     log: AccessLog,
     start: Instant,
-    method: String,
-    path: String,
-    protocol: String,
-    user_agent: Option<String>,
-    remote: Option<String>,
+    method: Method,
+    uri: Uri,
+    protocol: Version,
+    user_agent: Option<HeaderValue>,
+    remote: Option<SocketAddr>,
     received: u64,
     status: u16,
     sent: u64,
@@ -75,18 +76,16 @@ struct Entry {
 
 impl Entry {
     fn new(log: AccessLog, request: &Request) -> Self {
-        let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = |name: HeaderName| request.headers().get(name);
+        let length = header(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         Self {
             start: Instant::now(),
-            method: request.method().to_string(),
-            path: cut(request.extensions().get::<AskedUri>().map_or(request.uri(), |AskedUri(uri)| uri).path()),
-            protocol: format!("{:?}", request.version()),
-            user_agent: header(USER_AGENT).map(cut),
-            remote: request
-                .extensions()
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|ConnectInfo(peer)| peer.ip().to_string()),
-            received: header(CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0),
+            method: request.method().clone(),
+            uri: request.extensions().get::<AskedUri>().map_or(request.uri(), |AskedUri(uri)| uri).clone(),
+            protocol: request.version(),
+            user_agent: header(USER_AGENT).cloned(),
+            remote: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer),
+            received: length.unwrap_or(0),
             status: CLIENT_CLOSED,
             sent: 0,
             log,
@@ -96,26 +95,28 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let Self { log, method, path, status, received, sent, .. } = &*self;
+        let Self { log, method, status, received, sent, .. } = &*self;
         let seconds = self.start.elapsed().as_secs_f64();
         if *status != CLIENT_CLOSED {
             log.metrics.response(*status, *received, *sent);
         }
+        let path = self.uri.path();
         let probe = *status < 400 && log.probes.iter().any(|probe| probe == path);
+        let path = cut(path);
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
                     target: "tessera::access",
                     $level,
                     httpRequest.requestMethod = method.as_str(),
-                    httpRequest.requestUrl = path.as_str(),
+                    httpRequest.requestUrl = path,
                     httpRequest.status = status,
                     httpRequest.latency = format!("{seconds:.6}s"),
                     httpRequest.requestSize = received,
                     httpRequest.responseSize = sent,
-                    httpRequest.remoteIp = self.remote.as_deref(),
-                    httpRequest.userAgent = self.user_agent.as_deref(),
-                    httpRequest.protocol = self.protocol.as_str(),
+                    httpRequest.remoteIp = self.remote.map(|peer| peer.ip().to_string()),
+                    httpRequest.userAgent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()).map(cut),
+                    httpRequest.protocol = format!("{:?}", self.protocol),
                     "{method} {path} {status} in {:.1} ms, {received} bytes in, {sent} out",
                     seconds * 1e3,
                 )
