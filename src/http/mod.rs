@@ -33,7 +33,7 @@ mod stream;
 mod wrapped;
 
 use predict::RawRoute;
-pub use respond::Failure;
+pub use respond::{Failure, with_text};
 use routes::{Action, ResourceVerb, Verb, action};
 
 /// What requests may cost.
