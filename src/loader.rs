@@ -91,6 +91,7 @@ impl Loader {
             version: loaded.version,
             display_name: loaded.display_name,
             task: loaded.task,
+            invoke: loaded.invoke,
             file_bytes: loaded.file_bytes,
             load_time: loaded.load_time,
             files,

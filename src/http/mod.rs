@@ -22,6 +22,7 @@ mod describe;
 mod direct;
 mod exchange;
 mod explain;
+mod invoke;
 mod management;
 pub mod middleware;
 mod models;
@@ -79,7 +80,8 @@ pub fn router(api: Arc<Api>) -> Router {
             .route(&format!("{parent}/{{*rest}}"), any(managed));
     }
     router = router.route("/ui/{*name}", any(managed));
-    router.merge(models::router()).merge(open_inference::router()).with_state(api)
+    let invoke = invoke::router(&api);
+    router.merge(models::router()).merge(open_inference::router()).with_state(api).merge(invoke)
 }
 
 /// The answer for a path that doesn't exist.
