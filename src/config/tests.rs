@@ -431,7 +431,10 @@ fn tls_has_ports_where_it_has_a_certificate() {
     let with_one = |name, value| [pair[0], pair[1], (name, value)];
     assert_eq!(ports(&with_one("AIP_HTTP_PORT", "8080")), (None, None, None));
     assert_eq!(ports(&with_one("TESSERA__GRPC__PORT", "off")).1, None);
-    assert_eq!(ports(&with_one("TESSERA__TLS__DEDICATED_DNS", "models.example:443")).2.as_deref(), Some("models.example:443"));
+    assert_eq!(
+        ports(&with_one("TESSERA__TLS__DEDICATED_DNS", "models.example:443")).2.as_deref(),
+        Some("models.example:443")
+    );
     for (variables, words) in [
         (vec![pair[0]], "tls.certificate: needs tls.key"),
         (vec![pair[1]], "tls.key: needs tls.certificate"),
