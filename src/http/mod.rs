@@ -21,6 +21,7 @@ mod describe;
 mod direct;
 mod exchange;
 mod explain;
+mod invoke;
 pub mod middleware;
 mod models;
 mod open_inference;
@@ -72,7 +73,8 @@ pub fn router(api: Arc<Api>) -> Router {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         router = router.route(&path, any(resource));
     }
-    router.merge(models::router()).merge(open_inference::router()).with_state(api)
+    let invoke = invoke::router(&api);
+    router.merge(models::router()).merge(open_inference::router()).with_state(api).merge(invoke)
 }
 
 /// The answer for a path that doesn't exist.
