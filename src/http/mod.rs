@@ -24,16 +24,19 @@ mod explain;
 pub mod middleware;
 mod models;
 mod open_inference;
+mod openapi;
 pub mod operations;
 mod predict;
 mod respond;
 mod routes;
 mod stream;
+mod table;
 mod wrapped;
 
 use predict::RawRoute;
 pub use respond::Failure;
 use routes::{Action, ResourceVerb, Verb, action};
+use table::Routes;
 
 /// What requests may cost.
 #[derive(Debug, Clone)]
@@ -62,7 +65,12 @@ pub struct Api {
 
 /// The routes of the API. Health and metrics are in [`operations`].
 pub fn router(api: Arc<Api>) -> Router {
-    let mut router = Router::new()
+    routes().into_router().with_state(api)
+}
+
+/// The table of these routes.
+fn routes() -> Routes<Arc<Api>> {
+    let mut routes = Routes::new()
         .route("/", get(index))
         .route("/v1/endpoints", get(index))
         .route("/predict", any(predict_default))
@@ -70,9 +78,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/endpoints/{endpoint}/deployedModels/{target}", any(deployed_model));
     for version in ["v1", "v1beta1"] {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
-        router = router.route(&path, any(resource));
+        routes = routes.route(&path, any(resource));
     }
-    router.merge(models::router()).merge(open_inference::router()).with_state(api)
+    let routes = routes.merge(models::routes()).merge(open_inference::routes());
+    let described = openapi::routes(&[routes.paths(), operations::routes().paths()]);
+    routes.merge(described)
 }
 
 /// The answer for a path that doesn't exist.
@@ -94,6 +104,8 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
         "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
         // By which KServe's clients know that a server lives.
         "status": "alive",
+        "description": "/openapi.json",
+        "documentation": "/docs/",
         "defaultEndpoint": default,
         "endpoints": endpoints,
     });
@@ -226,5 +238,17 @@ impl RouteAliases {
         };
         // A layer on the router itself would run only after the path was matched.
         Router::new().fallback_service(tower::util::MapRequest::new(router, rewrite))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described() {
+        for path in routes().paths().iter().chain(operations::routes().paths()) {
+            assert!(openapi::operations(path).is_some(), "{path}: say in src/http/openapi/paths.rs what it is for");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod grpc;
 mod harness;
 mod models;
 mod open_inference;
+mod openapi;
 mod predict;
 mod raw;
 mod tensors;
