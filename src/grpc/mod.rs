@@ -20,6 +20,7 @@ use crate::observe::Metrics;
 use crate::protocol::generated;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
 use crate::protocol::generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::protocol::status::Status;
 use crate::server::Drain;
 use crate::service::Service;
 
@@ -112,6 +113,11 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
 /// The answer for a service or a method that doesn't exist.
 pub async fn unimplemented(uri: Uri) -> Response {
     call::unimplemented(uri.path())
+}
+
+/// The answer to a call that is refused.
+pub fn refuse(status: &Status) -> Response {
+    call::failed(status)
 }
 
 fn name_of<S: NamedService>(_: &S) -> &'static str {

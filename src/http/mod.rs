@@ -34,7 +34,7 @@ mod table;
 mod wrapped;
 
 use predict::RawRoute;
-pub use respond::Failure;
+pub use respond::{Failure, with_text};
 use routes::{Action, ResourceVerb, Verb, action};
 use table::Routes;
 

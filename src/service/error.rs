@@ -26,6 +26,9 @@ pub enum ServiceError {
     /// The request names something that isn't here.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// The caller's token is for other endpoints.
+    #[error("this token is not for this endpoint")]
+    Forbidden,
     /// The body is not a prediction request.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -94,6 +97,7 @@ impl ServiceError {
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
             Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
+            Self::Forbidden => "TOKEN_NOT_SUFFICIENT",
             Self::Request(_) | Self::Field(_) | Self::Infer(_) => "INVALID_REQUEST",
             Self::ExplanationsDisabled => "EXPLANATIONS_DISABLED",
             Self::NothingToExplain => "NOTHING_TO_EXPLAIN",
@@ -169,6 +173,7 @@ impl From<&ServiceError> for Status {
                 LookupError::NoTraffic(_) => Status::new(Code::FailedPrecondition, lookup.to_string()),
                 _ => Status::new(Code::NotFound, lookup.to_string()),
             },
+            ServiceError::Forbidden => Status::new(Code::PermissionDenied, error.to_string()),
             ServiceError::Request(request) => Status {
                 field: request.field().map(str::to_owned),
                 ..Status::new(Code::InvalidArgument, request.to_string())

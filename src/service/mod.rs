@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
+use crate::auth;
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, LookupError, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
@@ -159,11 +160,21 @@ impl Service {
         self.catalog.load_full().ok_or(ServiceError::Loading)
     }
 
-    /// Finds who answers. Each call is a turn of the endpoint's traffic split.
+    /// Finds who answers, if the caller may ask it. Each call is a turn of the endpoint's traffic split.
     ///
     /// # Errors
-    /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
+    /// [`ServiceError::Loading`], [`ServiceError::Lookup`] or [`ServiceError::Forbidden`].
     pub fn choose(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
+        match self.find(target) {
+            Ok(chosen) if auth::may_use(&chosen.endpoint.id) => Ok(chosen),
+            Ok(_) => Err(ServiceError::Forbidden),
+            // What there is, which the error tells, is not for everybody.
+            Err(ServiceError::Lookup(_)) if auth::is_restricted() => Err(ServiceError::Forbidden),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
         let catalog = self.catalog()?;
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,

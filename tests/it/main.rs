@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod consistency;
 mod container;
 mod direct;
 mod errors;
