@@ -400,6 +400,7 @@ fn served(loaded: repository::LoadedModel, settings: &Settings, metrics: &Metric
         version: loaded.version,
         display_name: loaded.display_name,
         task: loaded.task,
+        invoke: loaded.invoke,
         file_bytes: loaded.file_bytes,
         load_time: loaded.load_time,
         scheduler: Scheduler::start(loaded.engine, queue, observer),

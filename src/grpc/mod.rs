@@ -84,15 +84,16 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
     };
     let inner = predictions(None);
     let health = health::start(drain.clone(), [name_of(&inner), V1BETA1]).await.max_decoding_message_size(limit);
+    let inference = OpenInference::new(grpc.clone(), Streams::new(drain.clone(), None), drain.clone());
+    let inference = GrpcInferenceServiceServer::new(inference).max_decoding_message_size(limit);
     let callable = |predictions: PredictionServiceServer<Predictions>| {
         Router::new()
             .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
             .route_service(&path_of(name_of(&predictions)), predictions)
+            .route_service(&path_of(name_of(&inference)), inference.clone())
             .route_service(&path_of(name_of(&health)), health.clone())
     };
-    let methods = Arc::new(Methods::new(callable(inner), limit));
-    let inference = OpenInference::new(grpc.clone(), Streams::new(drain.clone(), None), drain.clone());
-    let inference = GrpcInferenceServiceServer::new(inference).max_decoding_message_size(limit);
+    let methods = Arc::new(Methods::new(grpc.service.clone(), callable(inner), limit));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
@@ -102,7 +103,6 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
     let reflection_alpha = descriptors().build_v1alpha()?.max_decoding_message_size(limit);
     let metrics = grpc.metrics.clone();
     let router = callable(predictions(Some(methods.clone())))
-        .route_service(&path_of(name_of(&inference)), inference)
         .route_service(&path_of(name_of(&reflection)), reflection)
         .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
         .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))

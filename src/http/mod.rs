@@ -21,6 +21,7 @@ mod describe;
 mod direct;
 mod exchange;
 mod explain;
+mod invoke;
 pub mod middleware;
 mod models;
 mod open_inference;
@@ -65,7 +66,8 @@ pub struct Api {
 
 /// The routes of the API. Health and metrics are in [`operations`].
 pub fn router(api: Arc<Api>) -> Router {
-    routes().into_router().with_state(api)
+    let invoke = invoke::router(&api);
+    routes().into_router().with_state(api).merge(invoke)
 }
 
 /// The table of these routes.
@@ -81,7 +83,7 @@ fn routes() -> Routes<Arc<Api>> {
         routes = routes.route(&path, any(resource));
     }
     let routes = routes.merge(models::routes()).merge(open_inference::routes());
-    let described = openapi::routes(&[routes.paths(), operations::routes().paths()]);
+    let described = openapi::routes(&[routes.paths(), operations::routes().paths(), &invoke::paths()]);
     routes.merge(described)
 }
 
@@ -247,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_route_is_described() {
-        for path in routes().paths().iter().chain(operations::routes().paths()) {
+        for path in routes().paths().iter().chain(operations::routes().paths()).chain(&invoke::paths()) {
             assert!(openapi::operations(path).is_some(), "{path}: say in src/http/openapi/paths.rs what it is for");
         }
     }

@@ -38,6 +38,11 @@ pub enum ServiceError {
     /// The body is not an inference request.
     #[error(transparent)]
     Infer(#[from] InferError),
+    /// The deployed model is asked by `/invoke/...` alone.
+    #[error(
+        "endpoint `{0}` is asked by paths of its model's own, below .../endpoints/{0}/invoke/, and not by this method"
+    )]
+    InvokeAlone(String),
     /// The deployed model gives no explanations.
     #[error("explanations are disabled for this deployed model (disableExplanations)")]
     ExplanationsDisabled,
@@ -99,6 +104,7 @@ impl ServiceError {
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
             Self::Forbidden => "TOKEN_NOT_SUFFICIENT",
             Self::Request(_) | Self::Field(_) | Self::Infer(_) => "INVALID_REQUEST",
+            Self::InvokeAlone(_) => "INVOKE_ALONE",
             Self::ExplanationsDisabled => "EXPLANATIONS_DISABLED",
             Self::NothingToExplain => "NOTHING_TO_EXPLAIN",
             Self::Explanation(_) => "INVALID_EXPLANATION_SPEC",
@@ -180,7 +186,7 @@ impl From<&ServiceError> for Status {
             },
             ServiceError::Infer(InferError::Field { field, .. }) => Status::bad_field(field, error.to_string()),
             ServiceError::Infer(_) => Status::new(Code::InvalidArgument, error.to_string()),
-            ServiceError::ExplanationsDisabled | ServiceError::NothingToExplain => {
+            ServiceError::InvokeAlone(_) | ServiceError::ExplanationsDisabled | ServiceError::NothingToExplain => {
                 Status::new(Code::FailedPrecondition, error.to_string())
             }
             ServiceError::Explanation(SpecError::Invalid { field, .. }) => Status::bad_field(field, error.to_string()),

@@ -83,6 +83,17 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// Whether the model is asked by `predict` and the like.
+    ///
+    /// # Errors
+    /// [`ServiceError::InvokeAlone`].
+    pub fn check_verbs(&self) -> Result<(), ServiceError> {
+        match self.deployed.model.invoke {
+            true => Err(ServiceError::InvokeAlone(self.endpoint.id.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// The headers, or the metadata, by which Vertex AI says who answered, and their values.
     pub fn names(&self) -> [(&'static str, &str); 4] {
         let fields = &self.deployed.fields;

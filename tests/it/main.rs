@@ -9,6 +9,7 @@ mod errors;
 mod explain;
 mod grpc;
 mod harness;
+mod invoke;
 mod models;
 mod open_inference;
 mod openapi;

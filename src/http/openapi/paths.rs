@@ -112,6 +112,10 @@ pub fn operations(route: &str) -> Option<Vec<(String, Operation)>> {
             let show = get("vertex", "An endpoint with its deployed models.", Body::Json);
             Some(std::iter::once((path.clone(), show)).chain(verbs(&path)).collect())
         }
+        _ if route.ends_with("/invoke/{*path}") => Some(vec![(
+            route.replace("{*path}", "{path}"),
+            post("vertex", "A path of the model's own, where it asks for them.", Body::Bytes, Body::Bytes),
+        )]),
         _ if route.starts_with("/v1/models") => models(route),
         _ if route.starts_with("/v2") => open_inference(route).map(|operation| vec![(route.to_owned(), operation)]),
         _ => None,
