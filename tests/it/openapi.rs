@@ -47,7 +47,10 @@ async fn every_described_path_is_there() {
     let paths = described["paths"].as_object().unwrap();
     assert!(paths.len() > 60, "{}", paths.len());
     for (path, methods) in paths {
-        let mut asked = path.replace("{deployedModel}", &deployed).replace("{deployed_model}", &deployed).replace("{label}", "latest");
+        let mut asked = path
+            .replace("{deployedModel}", &deployed)
+            .replace("{deployed_model}", &deployed)
+            .replace("{label}", "latest");
         for (name, value) in [
             ("endpoint", "linear"),
             ("model", "linear"),
