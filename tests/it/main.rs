@@ -12,6 +12,7 @@ mod harness;
 mod invoke;
 mod models;
 mod open_inference;
+mod openapi;
 mod predict;
 mod raw;
 mod tensors;
