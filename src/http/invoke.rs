@@ -35,16 +35,19 @@ struct Invoke {
     by_name: Router,
 }
 
-/// The routes, in both versions.
-pub fn router(api: &Arc<Api>) -> Router {
-    let by_name = models::router().merge(open_inference::router()).with_state(api.clone());
-    let mut router = Router::new();
-    for version in ["v1", "v1beta1"] {
+/// The paths of the routes, in both versions.
+pub fn paths() -> Vec<String> {
+    let paths = |version: &str| {
         let endpoint = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{endpoint}}");
-        router = router
-            .route(&format!("{endpoint}/invoke/{{*path}}"), any(invoke))
-            .route(&format!("{endpoint}/deployedModels/{{deployed_model}}/invoke/{{*path}}"), any(invoke));
-    }
+        ["", "/deployedModels/{deployed_model}"].map(|deployed| format!("{endpoint}{deployed}/invoke/{{*path}}"))
+    };
+    ["v1", "v1beta1"].into_iter().flat_map(paths).collect()
+}
+
+/// The routes.
+pub fn router(api: &Arc<Api>) -> Router {
+    let by_name = models::routes().merge(open_inference::routes()).into_router().with_state(api.clone());
+    let router = paths().iter().fold(Router::new(), |router, path| router.route(path, any(invoke)));
     router.with_state(Arc::new(Invoke { api: api.clone(), by_name }))
 }
 

@@ -27,16 +27,19 @@ mod management;
 pub mod middleware;
 mod models;
 mod open_inference;
+mod openapi;
 pub mod operations;
 mod predict;
 mod respond;
 mod routes;
 mod stream;
+mod table;
 mod wrapped;
 
 use predict::RawRoute;
 pub use respond::{Failure, with_text};
 use routes::{Action, ResourceVerb, Verb, action};
+use table::Routes;
 
 /// What requests may cost.
 #[derive(Debug, Clone)]
@@ -67,21 +70,28 @@ pub struct Api {
 
 /// The routes of the API. Health and metrics are in [`operations`].
 pub fn router(api: Arc<Api>) -> Router {
-    let mut router = Router::new()
+    let invoke = invoke::router(&api);
+    routes().into_router().with_state(api).merge(invoke)
+}
+
+/// The table of these routes.
+fn routes() -> Routes<Arc<Api>> {
+    let mut routes = Routes::new()
         .route("/", get(index))
         .route("/v1/endpoints", get(index))
         .route("/predict", any(predict_default))
         .route("/v1/endpoints/{target}", any(endpoint))
         .route("/v1/endpoints/{endpoint}/deployedModels/{target}", any(deployed_model));
     for version in ["v1", "v1beta1"] {
-        let parent = format!("/{version}/projects/{{project}}/locations/{{location}}");
-        router = router
-            .route(&format!("{parent}/endpoints/{{target}}"), any(resource))
-            .route(&format!("{parent}/{{*rest}}"), any(managed));
+        let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
+        let rest = format!("/{version}/projects/{{project}}/locations/{{location}}/{{*rest}}");
+        // One route for many paths, which the table has no words for.
+        routes = routes.route(&path, any(resource)).map(|router| router.route(&rest, any(managed)));
     }
-    router = router.route("/ui/{*name}", any(managed));
-    let invoke = invoke::router(&api);
-    router.merge(models::router()).merge(open_inference::router()).with_state(api).merge(invoke)
+    let routes = routes.map(|router| router.route("/ui/{*name}", any(managed)));
+    let routes = routes.merge(models::routes()).merge(open_inference::routes());
+    let described = openapi::routes(&[routes.paths(), operations::routes().paths(), &invoke::paths()]);
+    routes.merge(described)
 }
 
 /// The answer for a path that doesn't exist.
@@ -103,6 +113,8 @@ async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
         "server": concat!("Tessera ", env!("CARGO_PKG_VERSION")),
         // By which KServe's clients know that a server lives.
         "status": "alive",
+        "description": "/openapi.json",
+        "documentation": "/docs/",
         "defaultEndpoint": default,
         "endpoints": endpoints,
     });
@@ -260,5 +272,17 @@ impl RouteAliases {
         };
         // A layer on the router itself would run only after the path was matched.
         Router::new().fallback_service(tower::util::MapRequest::new(router, rewrite))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described() {
+        for path in routes().paths().iter().chain(operations::routes().paths()).chain(&invoke::paths()) {
+            assert!(openapi::operations(path).is_some(), "{path}: say in src/http/openapi/paths.rs what it is for");
+        }
     }
 }

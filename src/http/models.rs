@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -23,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::exchange::{Exchange, unwritable};
 use super::respond::{Failure, error_as_text, json};
 use super::routes::ResourceVerb;
+use super::table::Routes;
 use super::{Api, Segments, failure, lookup_failure};
 use crate::endpoint::{DeployedModel, Version};
 use crate::engine::TensorSpec;
@@ -35,14 +35,14 @@ use crate::task::{ClassesView, Instance, NumberView, Prediction, Task, ViewError
 use crate::tensor::ElementType;
 
 /// The routes, with their own form of errors.
-pub fn router() -> Router<Arc<Api>> {
-    let mut router = Router::new().route("/v1/models", get(list));
+pub fn routes() -> Routes<Arc<Api>> {
+    let mut routes = Routes::new().route("/v1/models", get(list));
     for version in ["", "/versions/{version}", "/labels/{label}"] {
-        router = router
+        routes = routes
             .route(&format!("/v1/models/{{model}}{version}"), any(model))
             .route(&format!("/v1/models/{{model}}{version}/metadata"), get(metadata));
     }
-    router.layer(map_response(error_as_text))
+    routes.map(|router| router.layer(map_response(error_as_text)))
 }
 
 /// The variable segments of a path.

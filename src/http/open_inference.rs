@@ -14,7 +14,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
@@ -26,6 +25,7 @@ use serde_json::json;
 
 use super::exchange::{Exchange, unwritable};
 use super::respond::{Failure, error_as_text, json};
+use super::table::Routes;
 use super::{Api, Segments, failure, lookup_failure};
 use crate::endpoint::Version;
 use crate::protocol::open_inference::{
@@ -42,8 +42,8 @@ const LENGTH: HeaderName = HeaderName::from_static(HEADER_LENGTH);
 const REDIRECT: HeaderName = HeaderName::from_static("x-vertex-ai-triton-redirect");
 
 /// The routes, with their own form of errors.
-pub fn router() -> Router<Arc<Api>> {
-    let mut router = Router::new()
+pub fn routes() -> Routes<Arc<Api>> {
+    let mut routes = Routes::new()
         .route("/v2", get(server))
         .route("/v2/models", get(list))
         .route("/v2/models/stats", get(all_statistics))
@@ -52,14 +52,14 @@ pub fn router() -> Router<Arc<Api>> {
         .route("/v2/repository/models/{model}/unload", any(repository));
     for version in ["", "/versions/{version}"] {
         let path = |end: &str| format!("/v2/models/{{model}}{version}{end}");
-        router = router
+        routes = routes
             .route(&path(""), get(model))
             .route(&path("/ready"), get(ready))
             .route(&path("/config"), get(config))
             .route(&path("/stats"), get(statistics))
             .route(&path("/infer"), any(infer));
     }
-    router.layer(map_response(error_as_text))
+    routes.map(|router| router.layer(map_response(error_as_text)))
 }
 
 /// The variable segments of a path.

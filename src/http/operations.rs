@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 
+use super::table::Routes;
 use crate::observe::Metrics;
 use crate::server::{self, Readiness};
 
@@ -26,14 +27,18 @@ pub struct Operations {
 /// `GET /metrics`, `/livez`, `/readyz` and `/health`; of the Open Inference Protocol `/v2/health/live` and
 /// `/v2/health/ready`.
 pub fn router(operations: Operations) -> Router {
-    Router::new()
+    routes().into_router().with_state(operations)
+}
+
+/// The same as a table.
+pub(super) fn routes() -> Routes<Operations> {
+    Routes::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(live))
         .route("/readyz", get(health))
         .route("/health", get(health))
         .route("/v2/health/live", get(alive))
         .route("/v2/health/ready", get(ready))
-        .with_state(operations)
 }
 
 /// 200 when predictions can be answered, else 503 with the reason: `{"status":"LOADING","reason":"..."}`. Also for

@@ -49,7 +49,7 @@ pub enum Verb {
 }
 
 /// The verbs as they stand in paths.
-const VERBS: [(&str, Verb); 7] = [
+pub const VERBS: [(&str, Verb); 7] = [
     ("predict", Verb::Predict),
     ("rawPredict", Verb::RawPredict),
     ("streamRawPredict", Verb::StreamRawPredict),

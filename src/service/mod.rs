@@ -236,6 +236,9 @@ impl Service {
                 return Err(LookupError::UnknownModel { name: String::new(), known: Vec::new() }.into());
             }
         };
+        if !auth::may_use(&endpoint.id) {
+            return Err(ServiceError::Forbidden);
+        }
         let reaches = |deployed: &&Arc<DeployedModel>| {
             let id = &deployed.fields.deployed_model_id;
             let named = endpoint.id == name || deployed.model.name == name || id == name;

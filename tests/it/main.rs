@@ -13,6 +13,7 @@ mod invoke;
 mod management;
 mod models;
 mod open_inference;
+mod openapi;
 mod predict;
 mod raw;
 mod tensors;
