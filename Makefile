@@ -38,11 +38,16 @@ test-rust: tools runtime ## the Rust tests alone
 	@echo "Building and running the Rust tests (the first time takes some minutes) ..."
 	$(CARGO) test $(CARGO_FLAGS)
 
-test-clients: tools runtime ## Google's own client library against the server that the Rust tests ran
+test-clients: tools runtime ## Google's client library, KServe's and Triton's, against the server that the Rust tests ran
 	@$(PYTHON) scripts/python_environment.py .venv-clients tests/clients/requirements.txt
 	$(CARGO) test --no-run $(CARGO_FLAGS)
 	.venv-clients/bin/python tests/clients/predict.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/predict_grpc.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/artifacts.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/tls.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/verbs.py $(TARGET)/debug/tessera
+	@$(PYTHON) scripts/python_environment.py .venv-neighbours tests/clients/neighbours-requirements.txt
+	.venv-neighbours/bin/python tests/clients/neighbours.py $(TARGET)/debug/tessera
 
 test-models: venv $(VIT_BASE) ## the models' logits against an independent implementation
 	.venv/bin/python models/check_vit.py models/fashion-vit/1
@@ -119,4 +124,4 @@ clean: ## remove what cargo built
 	$(CARGO) clean
 
 clean-runtime: ## remove ONNX Runtime and the Python environments
-	rm -rf .onnxruntime .venv .venv-clients .venv-bench
+	rm -rf .onnxruntime .venv .venv-clients .venv-neighbours .venv-bench

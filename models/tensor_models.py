@@ -200,6 +200,7 @@ MODELS = {
     "echo-pairs": TensorModel(lambda: echo("float32", 2, 1), "float32[2,1], given back: batch of exactly 2"),
     "linear": TensorModel(linear, "float32[batch,4] to float32[batch,1]"),
     "linear-flat": TensorModel(linear, "the same, flattened", toml="[postprocess]\nflatten = true\n"),
+    "linear-invoke": TensorModel(linear, "the same, asked by /invoke", toml="invoke = true\n"),
     "columns": TensorModel(columns, "two named inputs, one of strings"),
     "classes": TensorModel(classes, "label int64[batch] and probabilities float32[batch,3]"),
     "classes-label": TensorModel(

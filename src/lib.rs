@@ -8,6 +8,7 @@
 //! - [`startup`]: from settings to endpoints
 //! - [`service`]: from a parsed request to predictions
 //! - [`explain`]: what each feature of an instance contributes to its prediction
+//! - [`auth`]: who asks, and what they may do
 //! - [`endpoint`]: which deployed model answers
 //! - [`repository`]: models on disk, found, understood, loaded
 //! - [`artifact`]: model files, brought here from where they lie
@@ -24,6 +25,7 @@
 
 pub mod admin;
 pub mod artifact;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod cryptography;

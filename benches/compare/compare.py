@@ -166,9 +166,10 @@ class Run:
         self.results.append(result)
         failed = f", {result.failed} failed {result.errors}" if result.failed else ""
         never = f", {result.never_sent} never sent" if result.never_sent else ""
+        others = f" (others: {result.others_cores:.1f} cores)" if result.others_cores > report.QUIET else ""
         self.show(
             f"{label}: {result.requests_per_second:,.1f} requests/s, p50 {result.p50:.2f} ms, p99 {result.p99:.2f} ms, "
-            f"{result.cpu_ms_per_request:.2f} ms CPU{failed}{never}"
+            f"{result.cpu_ms_per_request:.2f} ms CPU{failed}{never}{others}"
         )
 
     def slower(self, workload: Workload, name: str, point: Point) -> list[Result]:
@@ -295,7 +296,7 @@ def median(group: list[Result]) -> Result:
     def middle(name: str) -> float:
         return statistics.median(getattr(result, name) for result in group)
 
-    measured = ("requests_per_second", "p50", "p95", "p99", "cpu_ms_per_request", "generator_cores")
+    measured = ("requests_per_second", "p50", "p95", "p99", "cpu_ms_per_request", "generator_cores", "others_cores")
     counted = ("requests", "failed", "never_sent")
     return replace(
         group[0], **{name: middle(name) for name in measured},

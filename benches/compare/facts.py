@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from peers import Peer
+from process import machine_cpu
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,17 @@ class Machine:
 
 def busy_cores(seconds: float = 1) -> float:
     """How many cores the others keep busy: a machine that is not quiet gives figures that mean little."""
-    def used() -> float:
-        user, nice, system, _, _, irq, soft, steal, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
-        return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
-
-    before = used()
+    before = machine_cpu()
     time.sleep(seconds)
-    return (used() - before) / seconds
+    return (machine_cpu() - before) / seconds
 
 
 def gather(tessera: Path, peers: list[Peer], busy: float) -> Machine:
     """Reads them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    # The version and the revision; what follows them is of no interest here.
+    version = subprocess.check_output([tessera, "--version"], text=True).splitlines()[:2]
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024**2
     return Machine(
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -50,6 +49,6 @@ def gather(tessera: Path, peers: list[Peer], busy: float) -> Machine:
         memory_gib=memory,
         system=f"Linux {platform.release()}, Python {platform.python_version()}",
         busy_cores=busy,
-        tessera=subprocess.check_output([tessera, "--version"], text=True).strip(),
+        tessera=", ".join(" ".join(line.split()) for line in version),
         versions={peer.title: peer.versions() for peer in peers},
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from process import Server, run_beside
+from process import Server, helpers_cpu, machine_cpu, run_beside
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Result:
     never_sent: int = 0
     cpu_ms_per_request: float = 0
     generator_cores: float = 0
+    # Cores that neither the server nor the harness kept busy, but somebody else.
+    others_cores: float = 0
     errors: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -73,12 +76,13 @@ def measure(tessera: Path, server: Server, url: str, body: Path, workload: str, 
         else ["--users", str(point.users), "--think-time", "1s"] if point.users
         else ["--connections", str(point.connections)]
     )  # fmt: skip
-    before = server.cpu()
+    begun, machine, own, before = time.monotonic(), machine_cpu(), helpers_cpu(), server.cpu()
     output = run_beside([
         str(tessera), "bench", url, "--body", str(body), *load, "--json", "--timeout", "60s",
         "--duration", f"{point.seconds:g}s", "--warm-up", f"{point.warm_up:g}s", "--header", "Accept: application/json",
     ])  # fmt: skip
     used = server.cpu() - before
+    others = machine_cpu() - machine - (helpers_cpu() - own) - used
     seen = json.loads(output)
     latency = seen["latency_ms"]
     return Result(
@@ -88,5 +92,6 @@ def measure(tessera: Path, server: Server, url: str, body: Path, workload: str, 
         requests=seen["requests"], failed=seen["failed"], never_sent=seen["never_sent"] or 0,
         cpu_ms_per_request=used / max(1, seen["requests_with_warm_up"]) * 1000,
         generator_cores=seen["own_cores"] or 0,
+        others_cores=max(0.0, others / (time.monotonic() - begun)),
         errors=seen["errors"],
     )  # fmt: skip

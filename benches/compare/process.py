@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -40,6 +41,18 @@ def cpu_of(pid: int) -> float:
     """Seconds of processor time, with those of its children that have ended and were waited for."""
     fields = stat(pid)
     return sum(int(field) for field in fields[11:15]) / TICKS if fields else 0.0
+
+
+def machine_cpu() -> float:
+    """Seconds of processor time that everybody on this machine has used, or was denied by its host."""
+    user, nice, system, _, _, irq, soft, steal, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+    return (user + nice + system + irq + soft + steal) / TICKS
+
+
+def helpers_cpu() -> float:
+    """Seconds of processor time of this process and of those it has run to their end."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def memory_of(pid: int) -> int:

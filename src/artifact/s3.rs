@@ -110,29 +110,59 @@ impl S3Bucket {
         use object_store::Error;
         let uri = self.uri.to_string();
         let text = error.to_string();
-        match error {
-            Error::NotFound { .. } => {
+        let status = match error {
+            Error::NotFound { .. } => Some(404),
+            Error::PermissionDenied { .. } => Some(403),
+            Error::Unauthenticated { .. } => Some(401),
+            _ => status_of(&text),
+        };
+        match status {
+            Some(404) => {
                 ArtifactError::NotFound { uri, reason: format!("there is no bucket {:?} (404)", self.uri.bucket) }
             }
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => ArtifactError::Denied {
+            Some(401 | 403) => ArtifactError::Denied {
                 uri,
                 reason:
-                    "these credentials may not list and read it; the actions s3:ListBucket and s3:GetObject allow it"
+                    "these credentials may not list and read it (403); the actions s3:ListBucket and s3:GetObject of \
+                         the bucket allow it"
                         .to_owned(),
             },
-            Error::InvalidPath { .. } => ArtifactError::Refused {
+            Some(301 | 307 | 400) => ArtifactError::Unavailable {
+                uri,
+                reason: "the store answered that the request is not for it; is AWS_REGION the bucket's region?"
+                    .to_owned(),
+            },
+            Some(status) => ArtifactError::Unavailable { uri, reason: format!("the store answered {status}") },
+            None if matches!(error, Error::InvalidPath { .. }) => ArtifactError::Refused {
                 uri,
                 reason: format!("an object's name can't be that of a file: {}", harmless(&text)),
             },
-            _ if text.contains("InstanceMetadata") || text.contains("169.254.") => ArtifactError::Denied {
+            None if text.contains("169.254.") => ArtifactError::Denied {
                 uri,
                 reason: "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
                          AWS_SKIP_SIGNATURE=true for a public bucket; the machine's metadata server gave none"
                     .to_owned(),
             },
-            _ => ArtifactError::Unavailable { uri, reason: harmless(&text) },
+            None => {
+                ArtifactError::Unavailable { uri, reason: format!("the store can't be reached: {}", deepest(error)) }
+            }
         }
     }
+}
+
+/// The HTTP status that an error's text tells of.
+fn status_of(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// What an error comes from.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    harmless(&cause.to_string())
 }
 
 /// An entity tag that is the MD5 of the bytes: 32 hexadecimal digits. Those of multipart uploads have a `-`.
@@ -163,6 +193,15 @@ mod tests {
         assert_eq!(md5_of("\"d41d8cd98f00b204e9800998ecf8427e\"").unwrap()[..2], [0xd4, 0x1d]);
         assert_eq!(md5_of("\"d41d8cd98f00b204e9800998ecf8427e-3\""), None);
         assert_eq!(md5_of("\"abc\""), None);
+    }
+
+    #[test]
+    fn the_status_is_found() {
+        assert_eq!(
+            status_of("GET http://a?b in 3ms - Server returned non-2xx status code: 404 Not Found: <x>"),
+            Some(404)
+        );
+        assert_eq!(status_of("connection refused"), None);
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct ServeArgs {
     /// The port of gRPC, or `off`; that of the API opens no further one [setting: grpc.port]
     #[arg(long, value_name = "PORT|off", value_parser = parse_optional_port)]
     pub grpc_port: Option<String>,
+    /// The port of HTTPS, or `off` [setting: tls.port]
+    #[arg(long, value_name = "PORT|off", value_parser = parse_optional_port)]
+    pub tls_port: Option<String>,
     /// The endpoint that answers /predict [setting: default_endpoint]
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub default_endpoint: Option<String>,
@@ -291,6 +294,7 @@ impl ServeArgs {
             flag("server.port", "--port", self.port.as_ref()),
             flag("server.admin_port", "--admin-port", self.admin_port.as_ref()),
             flag("grpc.port", "--grpc-port", self.grpc_port.as_ref()),
+            flag("tls.port", "--tls-port", self.tls_port.as_ref()),
             flag("default_endpoint", "--default-endpoint", self.default_endpoint.as_ref()),
             flag("log.level", "--log-level", self.log_level.as_ref()),
             flag("log.format", "--log-format", self.log_format.as_ref()),

@@ -15,18 +15,24 @@ use tokio::task::JoinSet;
 
 use crate::admin;
 use crate::artifact::Progress;
+use crate::auth::{AuthError, AuthSettings, Guard};
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
 use crate::engine::Engine;
 use crate::grpc::{self, Grpc, GrpcSettings, Methods};
-use crate::http::middleware::{AccessLog, OriginError, access_log, catch_panic, cors, request_id};
+use crate::http::middleware::{
+    AccessLog, Authorization, OriginError, access_log, authorization, catch_panic, cors, request_id,
+};
 use crate::http::operations::{self, Operations};
-use crate::http::{self, Api, ApiSettings, RouteAliases};
+use crate::http::{self, Api, ApiSettings, Failure, RouteAliases};
 use crate::observe::{LogControl, LogError, LogSettings, Metrics, ModelMetrics, start_logging};
 use crate::preprocess::EXACT;
+use crate::protocol::status::Status;
 use crate::repository;
 use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
-use crate::server::{BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, stop_on_signals};
+use crate::server::{
+    BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, Tls, TlsError, TlsFiles, stop_on_signals,
+};
 use crate::service::{Service, WorkPool};
 use crate::startup::{ModelKey, Plan, StartupError, fetch_repository, load_options};
 
@@ -44,6 +50,10 @@ pub enum ServeError {
     Host(String),
     #[error(transparent)]
     Origins(#[from] OriginError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error(transparent)]
     Startup(#[from] StartupError),
     #[error("the metrics could not be set up: {0}")]
@@ -106,19 +116,37 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         _ => None,
     };
 
+    let tls = tls(&settings)?;
+    let tls_listener = |port: Option<u16>, option| match (port, &tls) {
+        (Some(port), Some(tls)) => {
+            bind(&settings.server.host, port, option, &settings).map(|server| Some(server.with_tls(tls.clone())))
+        }
+        _ => Ok(None),
+    };
+    let https_server = tls_listener(settings.tls.port, "--tls-port or tls.port")?;
+    let grpcs_server = tls_listener(settings.grpc.tls_port, "grpc.tls_port")?;
+
+    let guard = Guard::start(auth_settings(&settings))?;
+    warn_if_open(&settings, tls.is_some(), guard.is_some());
+
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let pool = WorkPool::start(settings.engine.preprocess_threads)?;
     let service = Arc::new(Service::new(pool, settings.explain.image_grid));
     let (grpc, methods) = grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?;
     let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
-    let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone())?;
-    tracing::info!(listener = "api", address = %api_server.local_addr(), "listening");
-    let api = tokio::spawn(api_server.serve(router, drain.clone(), metrics.connections("api")));
-    let grpc = grpc_server.map(|server| {
-        tracing::info!(listener = "grpc", address = %server.local_addr(), "listening");
-        let router = observed(grpc.fallback(grpc::unimplemented), &settings, metrics.clone());
-        tokio::spawn(server.serve(router, drain.clone(), metrics.connections("grpc")))
-    });
+    let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone(), guard.clone())?;
+    let grpc_router = observed(guarded(grpc.fallback(grpc::unimplemented), guard), &settings, metrics.clone());
+    let mut listeners = JoinSet::new();
+    for (name, server, router) in [
+        ("api", Some(api_server), &router),
+        ("grpc", grpc_server, &grpc_router),
+        ("https", https_server, &router),
+        ("grpcs", grpcs_server, &grpc_router),
+    ] {
+        let Some(server) = server else { continue };
+        tracing::info!(listener = name, address = %server.local_addr(), "listening");
+        listeners.spawn(server.serve(router.clone(), drain.clone(), metrics.connections(name)));
+    }
     // The admin port outlives the API's, so that the end can be watched.
     let admin_drain = Drain::new(DrainSettings { delay: Duration::ZERO, ..drain.settings() }, readiness.clone());
     let admin = admin_server.map(|server| {
@@ -143,9 +171,9 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         // Told to end while loading: there is nothing to lose.
         () = drain.begun() => {}
     }
-    let mut cut = api.await.map_err(io::Error::other)?.cut;
-    if let Some(grpc) = grpc {
-        cut += grpc.await.map_err(io::Error::other)?.cut;
+    let mut cut = 0;
+    while let Some(served) = listeners.join_next().await {
+        cut += served.map_err(io::Error::other)?.cut;
     }
     admin_drain.begin();
     if let Some(admin) = admin {
@@ -157,6 +185,63 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
     }
     Ok(())
+}
+
+/// What listeners with TLS share, where there is a certificate. It follows its files from now on.
+fn tls(settings: &Settings) -> Result<Option<Tls>, TlsError> {
+    let (Some(certificate), Some(key)) = (settings.tls.certificate.clone(), settings.tls.key.clone()) else {
+        return Ok(None);
+    };
+    let tls = Tls::load(TlsFiles { certificate, key })?;
+    tls.follow();
+    Ok(Some(tls))
+}
+
+fn auth_settings(settings: &Settings) -> AuthSettings {
+    AuthSettings { file: settings.auth.tokens_file.clone(), tokens: settings.auth.tokens.0.clone() }
+}
+
+/// Warns where everybody who reaches this machine can read along, or ask. On Vertex AI nobody else reaches it.
+fn warn_if_open(settings: &Settings, has_tls: bool, has_tokens: bool) {
+    let host = &settings.server.host;
+    let is_local = match host.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost",
+    };
+    if is_local || settings.container.is_vertex() {
+        return;
+    }
+    let missing = match (has_tls, has_tokens) {
+        (true, true) => return,
+        (false, false) => "without TLS and without tokens",
+        (false, true) => "without TLS, so that tokens travel in the clear",
+        (true, false) => "without tokens, so that everybody may ask",
+    };
+    tracing::warn!(
+        "listening on {host}, which others reach, {missing}: set tls.certificate and tls.key, and auth.tokens_file \
+         (docs/security.md), or server.host = \"127.0.0.1\""
+    );
+}
+
+/// The layer that asks for tokens, if there are any.
+fn guarded(router: Router, guard: Option<Arc<Guard>>) -> Router {
+    match guard {
+        Some(guard) => {
+            let own = Authorization { guard, refuse: refused, is_grpc: grpc::is_grpc };
+            router.layer(from_fn_with_state(own, authorization))
+        }
+        None => router,
+    }
+}
+
+/// The answer to a request that was not let in, in the protocol that the client speaks.
+fn refused(headers: &HeaderMap, uri: &Uri, status: Status) -> Response {
+    let is_plain = ["/v1/models", "/v2/"].iter().any(|face| uri.path().starts_with(face));
+    match () {
+        () if grpc::is_grpc(headers) => grpc::refuse(&status),
+        () if is_plain => http::with_text(Failure(status).into_response()),
+        () => Failure(status).into_response(),
+    }
 }
 
 fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Result<Server, ServeError> {
@@ -187,6 +272,7 @@ fn api_router(
     operations: &Operations,
     methods: Arc<Methods>,
     grpc: Router,
+    guard: Option<Arc<Guard>>,
 ) -> Result<Router, ServeError> {
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
@@ -209,6 +295,7 @@ fn api_router(
         .merge(grpc)
         .fallback(not_found)
         .method_not_allowed_fallback(http::method_not_allowed);
+    router = guarded(router, guard);
     if let Some(cors) = cors(&settings.server.cors_origins)? {
         router = router.layer(cors);
     }
@@ -225,7 +312,8 @@ async fn not_found(headers: HeaderMap, uri: Uri) -> Response {
 
 /// What every request passes, by whatever port it comes.
 fn observed(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Router {
-    let probes = ["/health", "/livez", "/readyz", "/metrics", grpc::PROBE].map(str::to_owned);
+    let probes = ["/health", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", grpc::PROBE];
+    let probes = probes.map(str::to_owned);
     let probes = probes.into_iter().chain(settings.container.health_route.clone());
     router
         .layer(catch_panic(metrics.clone()))
@@ -312,6 +400,7 @@ fn served(loaded: repository::LoadedModel, settings: &Settings, metrics: &Metric
         version: loaded.version,
         display_name: loaded.display_name,
         task: loaded.task,
+        invoke: loaded.invoke,
         file_bytes: loaded.file_bytes,
         load_time: loaded.load_time,
         scheduler: Scheduler::start(loaded.engine, queue, observer),

@@ -30,6 +30,13 @@ pub struct Container {
     pub(super) is_assigned_a_port: bool,
 }
 
+impl Container {
+    /// Whether this runs in Vertex AI, or in something that plays its part.
+    pub fn is_vertex(&self) -> bool {
+        self.is_assigned_a_port || self.labels.contains_key("mode")
+    }
+}
+
 const LABELS: [&str; 10] = [
     "AIP_ENDPOINT_ID",
     "AIP_DEPLOYED_MODEL_ID",

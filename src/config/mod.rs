@@ -27,7 +27,9 @@ pub use endpoints::{DeployedModel, Endpoint, is_id};
 pub use environment::Environment;
 pub use error::{ConfigError, Origin, Problem, ProblemKind};
 pub use log_level::check as check_log_level;
-pub use settings::{Artifacts, Engine, Grpc, Limits, Log, OnError, Repository, Server, Settings, TensorRt};
+pub use settings::{
+    Artifacts, Auth, Engine, Grpc, Limits, Log, OnError, Repository, Secrets, Server, Settings, TensorRt, Tls,
+};
 pub use units::parse_duration;
 
 use layers::{Node, Schema, Table, Value};

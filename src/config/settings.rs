@@ -31,6 +31,10 @@ pub struct Settings {
     pub location: String,
     /// `[server]`
     pub server: Server,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[grpc]`
     pub grpc: Grpc,
     /// `[limits]`
@@ -92,6 +96,53 @@ pub struct Grpc {
     /// `None`: no gRPC at all. That of the API: on no other.
     #[serde(serialize_with = "optional_port")]
     pub port: Option<u16>,
+    /// By TLS. `None`: on no port of its own.
+    #[serde(serialize_with = "optional_port")]
+    pub tls_port: Option<u16>,
+}
+
+/// `[tls]`: HTTPS, and gRPC by TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tls {
+    /// PEM. `None`: no TLS.
+    #[serde(serialize_with = "path")]
+    pub certificate: Option<PathBuf>,
+    /// PEM. There is one if there is a certificate.
+    #[serde(serialize_with = "path")]
+    pub key: Option<PathBuf>,
+    /// Of HTTPS. `None`: closed.
+    #[serde(serialize_with = "optional_port")]
+    pub port: Option<u16>,
+    /// Where clients reach that port, as `host:port`. Empty: on localhost.
+    pub dedicated_dns: String,
+}
+
+/// `[auth]`: who is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Auth {
+    /// `None`: none.
+    #[serde(serialize_with = "path")]
+    pub tokens_file: Option<PathBuf>,
+    /// Tokens that may do everything.
+    pub tokens: Secrets,
+}
+
+/// Texts that are never shown.
+#[derive(Default, Clone, PartialEq, Eq)]
+pub struct Secrets(pub Vec<String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} hidden", self.0.len())
+    }
+}
+
+/// How many there are, in a form that is refused when it is read back: a token has no space.
+impl Serialize for Secrets {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shown = (!self.0.is_empty()).then(|| format!("{self:?}"));
+        serializer.collect_seq(shown)
+    }
 }
 
 /// `[limits]`: what requests may cost.
@@ -200,12 +251,18 @@ impl Settings {
     /// Reads the merged layers; what is wrong is left in the reader.
     pub(super) fn read(reader: &mut Reader<'_>, container: Container) -> Self {
         let server = reader.section("server", |reader| Server::read(reader, &container));
-        let grpc = reader.section("grpc", |reader| Grpc::read(reader, &server, &container));
+        let tls = reader.section("tls", |reader| Tls::read(reader, &server, &container));
+        let grpc = reader.section("grpc", |reader| Grpc::read(reader, &server, &tls, &container));
         Self {
             default_endpoint: reader.read("default_endpoint", endpoints::id),
             project: reader.read("project", endpoints::id),
             location: reader.read("location", endpoints::id),
             server,
+            tls,
+            auth: reader.section("auth", |reader| Auth {
+                tokens_file: reader.read("tokens_file", optional_path),
+                tokens: reader.read("tokens", read_secrets),
+            }),
             grpc,
             limits: reader.section("limits", Limits::read),
             explain: reader
@@ -263,14 +320,77 @@ impl Server {
 }
 
 impl Grpc {
-    fn read(reader: &mut Reader<'_>, server: &Server, container: &Container) -> Self {
+    fn read(reader: &mut Reader<'_>, server: &Server, tls: &Tls, container: &Container) -> Self {
         let auto = container.grpc_port.or((!container.is_assigned_a_port).then_some(GRPC_PORT));
         let port = reader.read("port", |value| read_port(value, auto, GRPC_PORT));
         if port.is_some_and(|port| port != 0) && port == server.admin_port && server.has_one_host() {
             let reason = "is the admin port too; give one of them another number, or \"off\"".to_owned();
             reader.refuse("port", &Origin::Default, ProblemKind::Inconsistent(reason));
         }
-        Self { port }
+        let auto =
+            (tls.certificate.is_some() && port.is_some() && !container.is_assigned_a_port).then_some(GRPC_TLS_PORT);
+        let tls_port = reader.read("tls_port", |value| read_port(value, auto, GRPC_TLS_PORT));
+        if tls_port.is_some() && tls.certificate.is_none() {
+            let reason = "needs tls.certificate and tls.key".to_owned();
+            reader.refuse("tls_port", &Origin::Default, ProblemKind::Inconsistent(reason));
+        }
+        Self { port, tls_port }
+    }
+}
+
+impl Tls {
+    fn read(reader: &mut Reader<'_>, server: &Server, container: &Container) -> Self {
+        let certificate = reader.read("certificate", optional_path);
+        let key = reader.read("key", optional_path);
+        let auto = (certificate.is_some() && !container.is_assigned_a_port).then_some(HTTPS_PORT);
+        let port = reader.read("port", |value| read_port(value, auto, HTTPS_PORT));
+        let dedicated_dns = reader.read("dedicated_dns", read_authority);
+        let mut refuse = |key, reason: &str| {
+            reader.refuse(key, &Origin::Default, ProblemKind::Inconsistent(reason.to_owned()));
+        };
+        match (&certificate, &key) {
+            (Some(_), None) => refuse("certificate", "needs tls.key, the certificate's private key"),
+            (None, Some(_)) => refuse("key", "needs tls.certificate, which the key belongs to"),
+            (None, None) if port.is_some() => refuse("port", "needs tls.certificate and tls.key"),
+            _ => {}
+        }
+        if port.is_some_and(|port| port != 0) && port == Some(server.port) {
+            refuse("port", "is server.port too, which speaks without TLS; give one of them another number");
+        }
+        Self { certificate, key, port, dedicated_dns }
+    }
+
+    /// Where clients reach HTTPS, as `host:port`; `None` where there is none.
+    pub fn authority(&self) -> Option<String> {
+        let port = self.port?;
+        Some(match self.dedicated_dns.as_str() {
+            "" => format!("localhost:{port}"),
+            authority => authority.to_owned(),
+        })
+    }
+}
+
+/// A list of tokens; in a variable also as it is, divided by commas. What is wrong with one is not said here, where it
+/// would be repeated.
+fn read_secrets(value: &Value) -> Parsed<Secrets> {
+    let split =
+        |text: &str| text.split(',').map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned).collect();
+    match (texts(value), value) {
+        (Ok(tokens), _) => Ok(Secrets(tokens)),
+        // A list that is none; no token has a space, so that it is refused where tokens are read.
+        (Err(_), Value::Raw(text)) if text.trim_start().starts_with('[') => Ok(Secrets(vec!["not a list".to_owned()])),
+        (Err(_), Value::Raw(text) | Value::String(text)) => Ok(Secrets(split(text))),
+        (Err(_), _) => Err(Expected("a list of tokens".to_owned(), "[\"...\"]".to_owned())),
+    }
+}
+
+/// A host, and perhaps a port; or nothing.
+fn read_authority(value: &Value) -> Parsed<String> {
+    let authority = reader::text(value).unwrap_or_else(|_| " ".to_owned());
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | ':' | '[' | ']');
+    match authority.len() <= 255 && authority.chars().all(fits) {
+        true => Ok(authority),
+        false => Err(Expected("a host, and a port if it isn't 443".to_owned(), "\"localhost:8443\"".to_owned())),
     }
 }
 
@@ -281,6 +401,8 @@ fn timeout(least: Duration) -> impl FnOnce(&Value) -> Parsed<Duration> {
 /// The numbers that "auto" stands for outside Vertex AI.
 const ADMIN_PORT: u16 = 9091;
 const GRPC_PORT: u16 = 8500;
+const GRPC_TLS_PORT: u16 = 8501;
+const HTTPS_PORT: u16 = 8443;
 
 /// A port, "off", or "auto", which is what `auto` says.
 fn read_port(value: &Value, auto: Option<u16>, example: u16) -> Parsed<Option<u16>> {

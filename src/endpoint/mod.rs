@@ -33,6 +33,8 @@ pub struct ServedModel {
     pub display_name: String,
     /// What it means.
     pub task: Arc<Task>,
+    /// Whether its endpoints are asked by `/invoke/...`, and no longer by `predict` and the like.
+    pub invoke: bool,
     /// What it takes and gives.
     pub signature: Signature,
     /// What computes, such as `cpu`.

@@ -76,6 +76,7 @@ impl Grpc {
         write: impl FnOnce(&[Prediction], C) -> Result<T, serde_json::Error>,
     ) -> Result<T, Status> {
         let outcome = async {
+            chosen.check_verbs().map_err(|error| Status::from(&error))?;
             let received = std::time::Instant::now();
             let (question, context) = read()?;
             let parse = received.elapsed();
@@ -103,7 +104,10 @@ impl Grpc {
         chosen: &Chosen,
         request: ExplainRequest,
     ) -> Result<ExplainResponse, Status> {
-        let explained = self.service.explain(chosen, request, self.settings.instances, call.deadline).await;
+        let explained = match chosen.check_verbs() {
+            Ok(()) => self.service.explain(chosen, request, self.settings.instances, call.deadline).await,
+            Err(error) => Err(error),
+        };
         let outcome = explained.inspect_err(|error| error.log(chosen)).map_err(|error| Status::from(&error));
         let (response, answer) = self.counted(chosen, outcome)?;
         answer.count(&chosen.deployed, &self.metrics, std::time::Duration::ZERO, call.arrived.elapsed());

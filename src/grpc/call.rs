@@ -104,7 +104,8 @@ pub fn panicked(metrics: &Metrics) -> Response {
     failed(&Status::new(Code::Internal, message))
 }
 
-fn failed(status: &Status) -> Response {
+/// A call that fails at once.
+pub fn failed(status: &Status) -> Response {
     to_tonic(status).into_http()
 }
 

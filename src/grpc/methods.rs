@@ -5,7 +5,7 @@
 //! endpoint than the one it was let in for. The services here have no methods that call by name, so that a call can't
 //! go round in circles.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use bytes::{Buf, BufMut, Bytes};
@@ -20,26 +20,29 @@ use tonic::{Request, Response};
 use super::V1BETA1;
 use super::call::Call;
 use super::status::{from_tonic, to_tonic};
+use crate::endpoint::Version;
 use crate::protocol::proto_json;
 use crate::protocol::status::{Code, Status};
-use crate::service::ENDPOINT_ID;
+use crate::service::{ENDPOINT_ID, Service, ServiceError, Target};
 
 /// The services whose methods can be called.
-const CALLABLE: [&str; 2] = ["google.cloud.aiplatform.v1.PredictionService", "grpc.health.v1.Health"];
+const CALLABLE: [&str; 3] =
+    ["google.cloud.aiplatform.v1.PredictionService", "inference.GRPCInferenceService", "grpc.health.v1.Health"];
 
 static HEALTH: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap_or_default());
 
 /// The methods that can be called.
 pub struct Methods {
+    service: Arc<Service>,
     services: Router,
     message_limit: usize,
 }
 
 impl Methods {
     /// Those of `services`; an answer has at most `message_limit` bytes.
-    pub fn new(services: Router, message_limit: usize) -> Self {
-        Self { services, message_limit }
+    pub fn new(service: Arc<Service>, services: Router, message_limit: usize) -> Self {
+        Self { service, services, message_limit }
     }
 
     /// What a caller says of itself, to be passed on.
@@ -60,7 +63,11 @@ impl Methods {
         authorization: Option<MetadataValue<Ascii>>,
         call: Call,
     ) -> Result<Response<Bytes>, tonic::Status> {
-        let path = check(endpoint, method, &input).map_err(|status| to_tonic(&status))?;
+        let checked = check(endpoint, method, &input).and_then(|checked| {
+            self.check_model(endpoint, checked.model.as_deref()).map_err(|error| Status::from(&error))?;
+            Ok(checked.path)
+        });
+        let path = checked.map_err(|status| to_tonic(&status))?;
         let mut request = Request::new(input);
         request.extensions_mut().insert(call);
         if let Ok(endpoint) = endpoint.parse() {
@@ -73,6 +80,17 @@ impl Methods {
         tokio::time::timeout_at(call.deadline, client.unary(request, path, Plain)).await.unwrap_or_else(|_| {
             Err(to_tonic(&Status::new(Code::DeadlineExceeded, "the deadline passed before the method answered")))
         })
+    }
+}
+
+impl Methods {
+    /// The endpoint must be there, and have the model that a message of the Open Inference Protocol names.
+    fn check_model(&self, endpoint: &str, model: Option<&str>) -> Result<(), ServiceError> {
+        self.service.catalog()?.endpoint(endpoint)?;
+        if let Some(model) = model {
+            self.service.within(Target::Endpoint(endpoint), model, Version::Any)?;
+        }
+        Ok(())
     }
 }
 
@@ -106,18 +124,30 @@ impl Methods {
     }
 }
 
-/// The path of a method that can be called with these bytes for that endpoint.
-fn check(endpoint: &str, method: &str, input: &[u8]) -> Result<PathAndQuery, Status> {
+/// A method that can be called.
+#[derive(Debug)]
+struct Checked {
+    path: PathAndQuery,
+    /// The model that its message names.
+    model: Option<String>,
+}
+
+/// A method that can be called with these bytes for that endpoint.
+fn check(endpoint: &str, method: &str, input: &[u8]) -> Result<Checked, Status> {
     let unimplemented = |what: &str| {
         let method: String = method.chars().take(100).collect();
         let message = format!("method_name `{method}` {what}");
         Status { field: Some("methodName".to_owned()), ..Status::new(Code::Unimplemented, message) }
     };
     let descriptor = find(method).ok_or_else(|| {
-        unimplemented("can't be called here; there are the unary methods of PredictionService and Health")
+        unimplemented(
+            "can't be called here; there are the unary methods of PredictionService, GRPCInferenceService and Health",
+        )
     })?;
-    if descriptor.is_client_streaming() || descriptor.is_server_streaming() || descriptor.name() == "DirectRawPredict" {
-        return Err(unimplemented("can't be called by its name: only unary methods that call no others can"));
+    let manages = descriptor.name().starts_with("Repository");
+    let is_stream = descriptor.is_client_streaming() || descriptor.is_server_streaming();
+    if is_stream || manages || descriptor.name() == "DirectRawPredict" {
+        return Err(unimplemented("can't be called by its name: only unary methods that ask models can"));
     }
     let name = descriptor.input().name().to_owned();
     let message = DynamicMessage::decode(descriptor.input(), input)
@@ -129,8 +159,17 @@ fn check(endpoint: &str, method: &str, input: &[u8]) -> Result<PathAndQuery, Sta
         let message = format!("input.endpoint must be the endpoint of the request itself, `{endpoint}`, or empty");
         return Err(Status::bad_field("input.endpoint", message));
     }
+    let text = |name: &str| match message.get_field_by_name(name).as_deref() {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let model = match descriptor.parent_service().full_name() {
+        "inference.GRPCInferenceService" => text("model_name").or_else(|| text("name")),
+        _ => None,
+    };
     // What has a descriptor is a path.
-    PathAndQuery::try_from(format!("/{}", method.trim_start_matches('/'))).map_err(|_| unimplemented("is no path"))
+    let path = PathAndQuery::try_from(format!("/{}", method.trim_start_matches('/')));
+    Ok(Checked { path: path.map_err(|_| unimplemented("is no path"))?, model })
 }
 
 fn find(method: &str) -> Option<MethodDescriptor> {
@@ -202,6 +241,7 @@ mod tests {
             "/google.cloud.aiplatform.v1beta1.PredictionService/Predict",
             "/google.cloud.aiplatform.v1.PredictionService/Explain",
             "/grpc.health.v1.Health/Check",
+            "/inference.GRPCInferenceService/ModelInfer",
         ] {
             assert!(check("e", method, &[]).is_ok(), "{method}");
         }
@@ -216,6 +256,8 @@ mod tests {
             "/google.cloud.aiplatform.v1.PredictionService/Nothing",
             "/google.cloud.aiplatform.v1.EndpointService/DeleteEndpoint",
             "/grpc.health.v1.Health/Watch",
+            "/inference.GRPCInferenceService/RepositoryModelLoad",
+            "/inference.GRPCInferenceService/ModelStreamInfer",
         ] {
             assert_eq!(check("e", method, &[]).unwrap_err().code, Code::Unimplemented, "{method}");
         }

@@ -1,6 +1,6 @@
 //! gRPC: the same predictions as over HTTP, in Google's own messages. No decision about models is taken here.
 //!
-//! `PredictionService` of Vertex AI in both versions, the standard health service, which follows readiness, and
+//! `PredictionService` of Vertex AI in both versions, the Open Inference Protocol's service, the standard health service, which follows readiness, and
 //! reflection, as an axum router: what serves HTTP serves this too, on a port of its own and beside HTTP/1.1 on the API's.
 
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::observe::Metrics;
 use crate::protocol::generated;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
+use crate::protocol::generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::protocol::status::Status;
 use crate::server::Drain;
 use crate::service::Service;
 
@@ -26,12 +28,14 @@ mod ask;
 mod call;
 mod health;
 mod methods;
+mod open_inference;
 mod prediction;
 mod status;
 mod streams;
 
 pub use call::is_grpc;
 pub use methods::Methods;
+use open_inference::OpenInference;
 use prediction::Predictions;
 use streams::Streams;
 
@@ -80,13 +84,16 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
     };
     let inner = predictions(None);
     let health = health::start(drain.clone(), [name_of(&inner), V1BETA1]).await.max_decoding_message_size(limit);
+    let inference = OpenInference::new(grpc.clone(), Streams::new(drain.clone(), None), drain.clone());
+    let inference = GrpcInferenceServiceServer::new(inference).max_decoding_message_size(limit);
     let callable = |predictions: PredictionServiceServer<Predictions>| {
         Router::new()
             .route_service(&path_of(V1BETA1), MapRequest::new(predictions.clone(), as_v1))
             .route_service(&path_of(name_of(&predictions)), predictions)
+            .route_service(&path_of(name_of(&inference)), inference.clone())
             .route_service(&path_of(name_of(&health)), health.clone())
     };
-    let methods = Arc::new(Methods::new(callable(inner), limit));
+    let methods = Arc::new(Methods::new(grpc.service.clone(), callable(inner), limit));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
@@ -106,6 +113,11 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
 /// The answer for a service or a method that doesn't exist.
 pub async fn unimplemented(uri: Uri) -> Response {
     call::unimplemented(uri.path())
+}
+
+/// The answer to a call that is refused.
+pub fn refuse(status: &Status) -> Response {
+    call::failed(status)
 }
 
 fn name_of<S: NamedService>(_: &S) -> &'static str {

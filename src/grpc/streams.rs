@@ -101,7 +101,7 @@ impl Streams {
 
     /// The messages of a stream until the process closes, which ends it with UNAVAILABLE: what was read is answered, and
     /// the client knows that the rest wasn't.
-    fn until_closing<Q: Send + 'static>(
+    pub fn until_closing<Q: Send + 'static>(
         &self,
         grpc: &Grpc,
         messages: Streaming<Q>,

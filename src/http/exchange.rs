@@ -51,6 +51,9 @@ impl<'a> Exchange<'a> {
             }
         };
         let read = async {
+            if matches!(target, Target::Endpoint(_)) {
+                chosen.check_verbs().map_err(|error| Status::from(&error))?;
+            }
             let timeout = server_timeout(request.headers())?.unwrap_or(api.settings.request_timeout);
             let deadline = tokio::time::Instant::now() + timeout;
             let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout.min(timeout) };

@@ -21,8 +21,10 @@ mod describe;
 mod direct;
 mod exchange;
 mod explain;
+mod invoke;
 pub mod middleware;
 mod models;
+mod open_inference;
 pub mod operations;
 mod predict;
 mod respond;
@@ -31,7 +33,7 @@ mod stream;
 mod wrapped;
 
 use predict::RawRoute;
-pub use respond::Failure;
+pub use respond::{Failure, with_text};
 use routes::{Action, ResourceVerb, Verb, action};
 
 /// What requests may cost.
@@ -71,7 +73,8 @@ pub fn router(api: Arc<Api>) -> Router {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         router = router.route(&path, any(resource));
     }
-    router.merge(models::router()).with_state(api)
+    let invoke = invoke::router(&api);
+    router.merge(models::router()).merge(open_inference::router()).with_state(api).merge(invoke)
 }
 
 /// The answer for a path that doesn't exist.

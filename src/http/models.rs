@@ -224,9 +224,7 @@ fn interface(deployed: &DeployedModel) -> (Vec<TensorSpec>, Vec<TensorSpec>) {
         ),
         Task::Tensors(task) => {
             let signature = &deployed.model.signature;
-            let specs = task.outputs().iter();
-            let specs = specs.filter_map(|output| signature.outputs.iter().find(|spec| spec.name == output.name));
-            (signature.inputs.clone(), specs.cloned().collect())
+            (signature.inputs.clone(), task.given(signature).cloned().collect())
         }
     }
 }

@@ -23,13 +23,16 @@ pub struct Operations {
     pub metrics: Arc<Metrics>,
 }
 
-/// `GET /metrics`, `/livez`, `/readyz` and `/health`.
+/// `GET /metrics`, `/livez`, `/readyz` and `/health`; of the Open Inference Protocol `/v2/health/live` and
+/// `/v2/health/ready`.
 pub fn router(operations: Operations) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(live))
         .route("/readyz", get(health))
         .route("/health", get(health))
+        .route("/v2/health/live", get(alive))
+        .route("/v2/health/ready", get(ready))
         .with_state(operations)
 }
 
@@ -50,6 +53,17 @@ pub async fn health(State(operations): State<Operations>) -> Response {
 /// 200 as long as the process can answer at all, also while it loads or ends.
 async fn live() -> Response {
     ([(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], r#"{"status":"ALIVE"}"#).into_response()
+}
+
+async fn alive() -> Response {
+    ([(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], r#"{"live":true}"#).into_response()
+}
+
+async fn ready(State(operations): State<Operations>) -> Response {
+    let ready = operations.readiness.is_ready();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({ "ready": ready }).to_string();
+    (code, [(CACHE_CONTROL, "no-store"), (CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 async fn metrics(State(operations): State<Operations>) -> Response {

@@ -5,6 +5,7 @@ use axum::response::Response;
 
 use super::Api;
 use super::exchange::{Exchange, unwritable};
+use super::open_inference::redirect;
 use super::respond::{self, json};
 use super::stream::{self, Framing};
 use super::wrapped::{Wrapped, unwrap};
@@ -14,6 +15,10 @@ use crate::service::{ServiceError, Target, read_raw};
 
 /// `predict` as Google's clients ask it: instances in, predictions and who made them out.
 pub async fn predict(api: &Api, target: Target<'_>, request: Request) -> Response {
+    let request = match redirect(api, target, request).await {
+        Ok(response) => return response,
+        Err(request) => request,
+    };
     let mut exchange = match Exchange::open(api, target, request).await {
         Ok(exchange) => exchange,
         Err(response) => return response,
@@ -52,6 +57,10 @@ pub enum RawRoute {
 
 /// One body in, one body out, both as the model's container takes and gives them.
 pub async fn raw(api: &Api, target: Target<'_>, route: RawRoute, request: Request) -> Response {
+    let request = match redirect(api, target, request).await {
+        Ok(response) => return response,
+        Err(request) => request,
+    };
     let mut exchange = match Exchange::open(api, target, request).await {
         Ok(exchange) => exchange,
         Err(response) => return response,

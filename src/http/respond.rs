@@ -18,7 +18,12 @@ impl From<Status> for Failure {
 
 /// A layer (by `axum::middleware::map_response`) that says what went wrong as TensorFlow Serving, KServe and Triton do:
 /// `{"error": "text"}`. Headers and status stay.
-pub async fn error_as_text(mut response: Response) -> Response {
+pub async fn error_as_text(response: Response) -> Response {
+    with_text(response)
+}
+
+/// The same for one response.
+pub fn with_text(mut response: Response) -> Response {
     if let Some(Failure(status)) = response.extensions().get() {
         let text = serde_json::json!({ "error": status.message }).to_string();
         response.headers_mut().remove(CONTENT_LENGTH);

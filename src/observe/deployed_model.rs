@@ -57,7 +57,41 @@ pub struct DeployedModelMetrics {
     pub(super) predictions: IntCounter,
 }
 
+/// What was counted so far: how often, and how long in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Totals {
+    pub succeeded: (u64, Duration),
+    pub failed: u64,
+    pub queue: (u64, Duration),
+    /// Decoding and preprocessing.
+    pub input: (u64, Duration),
+    pub inference: (u64, Duration),
+    pub output: (u64, Duration),
+    /// Instances.
+    pub predictions: u64,
+}
+
 impl DeployedModelMetrics {
+    /// What was counted so far.
+    pub fn totals(&self) -> Totals {
+        let of = |histogram: &Histogram| {
+            let seconds = Duration::try_from_secs_f64(histogram.get_sample_sum()).unwrap_or_default();
+            (histogram.get_sample_count(), seconds)
+        };
+        let stage = |stage: Stage| of(&self.stages[stage as usize]);
+        let (decoded, preprocessed) = (stage(Stage::Decode), stage(Stage::Preprocess));
+        Totals {
+            succeeded: (self.requests[1].get(), of(&self.latency_total).1),
+            failed: self.requests[3].get() + self.requests[4].get(),
+            queue: stage(Stage::Queue),
+            input: (decoded.0, decoded.1 + preprocessed.1),
+            inference: stage(Stage::Inference),
+            output: stage(Stage::Postprocess),
+            predictions: self.predictions.get(),
+        }
+    }
+
     /// A request was answered with this HTTP status.
     pub fn answered(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;

@@ -36,6 +36,8 @@ pub struct LoadedModel {
     pub display_name: String,
     /// What it means.
     pub task: Arc<Task>,
+    /// Whether its endpoints are asked by `/invoke/...`.
+    pub invoke: bool,
     /// What runs it.
     pub engine: Arc<OnnxEngine>,
     /// The size of its files in bytes.
@@ -62,6 +64,7 @@ pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<LoadedModel, 
         version: folder.version,
         display_name: manifest.display_name,
         task: Arc::new(task),
+        invoke: manifest.overrides.invoke,
         engine: Arc::new(engine),
         file_bytes: file_bytes(&manifest.file),
         load_time: begin.elapsed(),

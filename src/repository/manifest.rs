@@ -30,6 +30,8 @@ pub struct ModelToml {
     pub postprocess: Postprocess,
     /// Overrides of the server's `[engine]`.
     pub engine: EngineOverrides,
+    /// Whether endpoints of the model are asked by `/invoke/...`, and no longer by `predict` and the like.
+    pub invoke: bool,
 }
 
 /// The tasks as they are written.

@@ -8,7 +8,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Files as they were when this was made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FileWatch {
     paths: Vec<PathBuf>,
     seen: Vec<Option<u64>>,

@@ -71,6 +71,8 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
+    /// What the files were before they were read.
+    watch: FileWatch,
     current: Arc<Current>,
     config: Arc<ServerConfig>,
 }
@@ -96,21 +98,21 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] says which file is wrong, and how.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let watch = FileWatch::new([&files.certificate, &files.key]);
         let current = Arc::new(Current(ArcSwap::from_pointee(read(&files)?)));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { files, current, config: Arc::new(config) })
+        Ok(Self { files, watch, current, config: Arc::new(config) })
     }
 
     /// Takes the files' new content into use whenever they change, for connections that begin from then on. What can't
     /// be used is logged, and the old certificate stays.
     pub fn follow(&self) {
         let own = self.clone();
-        let watch = FileWatch::new([&self.files.certificate, &self.files.key]);
-        watch.follow(move || match read(&own.files) {
+        self.watch.clone().follow(move || match read(&own.files) {
             Ok(fresh) => {
                 own.current.0.store(Arc::new(fresh));
                 tracing::info!(certificate = %own.files.certificate.display(), "the certificate was read again");

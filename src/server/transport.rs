@@ -23,7 +23,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 22;
 
 /// The answer to a client that speaks HTTP where TLS is asked for.
-const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 108\r\n\
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 110\r\n\
     connection: close\r\n\r\n{\"error\":{\"code\":400,\"message\":\"this port speaks TLS: use https://\",\
     \"status\":\"INVALID_ARGUMENT\",\"details\":[]}}";
 

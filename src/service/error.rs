@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::Chosen;
 use crate::endpoint::LookupError;
 use crate::explain::spec::SpecError;
+use crate::protocol::open_inference::InferError;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::RequestError;
@@ -25,12 +26,23 @@ pub enum ServiceError {
     /// The request names something that isn't here.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// The caller's token is for other endpoints.
+    #[error("this token is not for this endpoint")]
+    Forbidden,
     /// The body is not a prediction request.
     #[error(transparent)]
     Request(#[from] RequestError),
     /// A tensor, or what else is named by its whole path, can't be used.
     #[error(transparent)]
     Field(InputError),
+    /// The body is not an inference request.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The deployed model is asked by `/invoke/...` alone.
+    #[error(
+        "endpoint `{0}` is asked by paths of its model's own, below .../endpoints/{0}/invoke/, and not by this method"
+    )]
+    InvokeAlone(String),
     /// The deployed model gives no explanations.
     #[error("explanations are disabled for this deployed model (disableExplanations)")]
     ExplanationsDisabled,
@@ -90,7 +102,9 @@ impl ServiceError {
             Self::Lookup(LookupError::UnknownDeployedModel { .. }) => "DEPLOYED_MODEL_NOT_FOUND",
             Self::Lookup(LookupError::UnknownModel { .. } | LookupError::UnknownVersion { .. }) => "MODEL_NOT_FOUND",
             Self::Lookup(_) => "ENDPOINT_NOT_FOUND",
-            Self::Request(_) | Self::Field(_) => "INVALID_REQUEST",
+            Self::Forbidden => "TOKEN_NOT_SUFFICIENT",
+            Self::Request(_) | Self::Field(_) | Self::Infer(_) => "INVALID_REQUEST",
+            Self::InvokeAlone(_) => "INVOKE_ALONE",
             Self::ExplanationsDisabled => "EXPLANATIONS_DISABLED",
             Self::NothingToExplain => "NOTHING_TO_EXPLAIN",
             Self::Explanation(_) => "INVALID_EXPLANATION_SPEC",
@@ -165,11 +179,14 @@ impl From<&ServiceError> for Status {
                 LookupError::NoTraffic(_) => Status::new(Code::FailedPrecondition, lookup.to_string()),
                 _ => Status::new(Code::NotFound, lookup.to_string()),
             },
+            ServiceError::Forbidden => Status::new(Code::PermissionDenied, error.to_string()),
             ServiceError::Request(request) => Status {
                 field: request.field().map(str::to_owned),
                 ..Status::new(Code::InvalidArgument, request.to_string())
             },
-            ServiceError::ExplanationsDisabled | ServiceError::NothingToExplain => {
+            ServiceError::Infer(InferError::Field { field, .. }) => Status::bad_field(field, error.to_string()),
+            ServiceError::Infer(_) => Status::new(Code::InvalidArgument, error.to_string()),
+            ServiceError::InvokeAlone(_) | ServiceError::ExplanationsDisabled | ServiceError::NothingToExplain => {
                 Status::new(Code::FailedPrecondition, error.to_string())
             }
             ServiceError::Explanation(SpecError::Invalid { field, .. }) => Status::bad_field(field, error.to_string()),

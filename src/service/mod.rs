@@ -18,7 +18,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Catalog, DeployedModel, Endpoint, Version};
+use crate::auth;
+use crate::endpoint::{Catalog, DeployedModel, Endpoint, LookupError, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
 use crate::scheduler::{Admission, Completed, Pending};
@@ -29,6 +30,7 @@ mod accounting;
 mod direct;
 mod error;
 mod explain;
+pub mod open_inference;
 mod pool;
 mod raw;
 
@@ -81,6 +83,17 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// Whether the model is asked by `predict` and the like.
+    ///
+    /// # Errors
+    /// [`ServiceError::InvokeAlone`].
+    pub fn check_verbs(&self) -> Result<(), ServiceError> {
+        match self.deployed.model.invoke {
+            true => Err(ServiceError::InvokeAlone(self.endpoint.id.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// The headers, or the metadata, by which Vertex AI says who answered, and their values.
     pub fn names(&self) -> [(&'static str, &str); 4] {
         let fields = &self.deployed.fields;
@@ -158,11 +171,21 @@ impl Service {
         self.catalog.load_full().ok_or(ServiceError::Loading)
     }
 
-    /// Finds who answers. Each call is a turn of the endpoint's traffic split.
+    /// Finds who answers, if the caller may ask it. Each call is a turn of the endpoint's traffic split.
     ///
     /// # Errors
-    /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
+    /// [`ServiceError::Loading`], [`ServiceError::Lookup`] or [`ServiceError::Forbidden`].
     pub fn choose(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
+        match self.find(target) {
+            Ok(chosen) if auth::may_use(&chosen.endpoint.id) => Ok(chosen),
+            Ok(_) => Err(ServiceError::Forbidden),
+            // What there is, which the error tells, is not for everybody.
+            Err(ServiceError::Lookup(_)) if auth::is_restricted() => Err(ServiceError::Forbidden),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
         let catalog = self.catalog()?;
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
@@ -174,9 +197,49 @@ impl Service {
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
-            _ => endpoint.choose().ok_or_else(|| crate::endpoint::LookupError::NoTraffic(endpoint.id.clone()))?,
+            _ => endpoint.choose().ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?,
         };
         Ok(Chosen { endpoint: endpoint.clone(), deployed: deployed.clone() })
+    }
+
+    /// The endpoint's id and the deployed model's of a model by name, as far as it is one of those that the target
+    /// reaches.
+    ///
+    /// # Errors
+    /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
+    pub fn within(
+        &self,
+        target: Target<'_>,
+        name: &str,
+        version: Version<'_>,
+    ) -> Result<(String, String), ServiceError> {
+        let catalog = self.catalog()?;
+        let (endpoint, only) = match target {
+            Target::Default => (catalog.default_endpoint()?, None),
+            Target::Endpoint(id) => (catalog.endpoint(id)?, None),
+            Target::DeployedModel { endpoint, id } => (catalog.endpoint(endpoint)?, Some(id)),
+            Target::Model { .. } => {
+                return Err(LookupError::UnknownModel { name: String::new(), known: Vec::new() }.into());
+            }
+        };
+        let reaches = |deployed: &&Arc<DeployedModel>| {
+            let id = &deployed.fields.deployed_model_id;
+            let named = endpoint.id == name || deployed.model.name == name || id == name;
+            let versioned = match version {
+                Version::Number(number) => deployed.version() == number,
+                Version::Any | Version::Label(_) => true,
+            };
+            named && versioned && only.is_none_or(|only| only == id)
+        };
+        let found = match (version, endpoint.id == name, only) {
+            (Version::Any, true, None) => endpoint.choose(),
+            _ => endpoint.deployed_models().iter().find(reaches),
+        };
+        let found = found.ok_or_else(|| LookupError::UnknownModel {
+            name: name.chars().take(64).collect(),
+            known: endpoint.deployed_models().iter().map(|deployed| deployed.model.name.clone()).collect(),
+        })?;
+        Ok((endpoint.id.clone(), found.fields.deployed_model_id.clone()))
     }
 
     /// Answers a request before its deadline, or says why not.
@@ -247,19 +310,7 @@ impl Service {
             true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,
             false => self.prepare(&chosen.deployed, instances, admission, deadline).await?,
         };
-        let mut evaluated =
-            Evaluated { results: Vec::with_capacity(count), times: StageTimes::default(), images: Vec::new() };
-        // In the order of the instances.
-        for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
-            let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
-            let begin = Instant::now();
-            let result =
-                finish(&model.task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
-            evaluated.results.push(result);
-            evaluated.images.extend(image);
-            evaluated.times.slowest(times, &completed, begin.elapsed());
-        }
-        Ok(evaluated)
+        collected(&model.task, submitted, finish).await
     }
 
     /// Prepares the instances on the pool.
@@ -288,6 +339,26 @@ impl Service {
             });
         futures_util::stream::iter(preparations).buffered(window).try_collect().await
     }
+}
+
+/// Awaits the outputs for what is in the queue, and makes something of them for each instance.
+async fn collected<T>(
+    task: &Task,
+    submitted: Vec<Submitted>,
+    finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
+) -> Result<Evaluated<T>, ServiceError> {
+    let results = Vec::with_capacity(submitted.len());
+    let mut evaluated = Evaluated { results, times: StageTimes::default(), images: Vec::new() };
+    // In the order of the instances.
+    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+        let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
+        let begin = Instant::now();
+        let result = finish(task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
+        evaluated.results.push(result);
+        evaluated.images.extend(image);
+        evaluated.times.slowest(times, &completed, begin.elapsed());
+    }
+    Ok(evaluated)
 }
 
 /// Up to so many bytes of instances are prepared at once, on the thread that serves the connection: to give them to

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::engine::Item;
 use crate::preprocess::{ImageError, sniff};
-use crate::tensor::Tensor;
+use crate::tensor::{EncodedTensor, Tensor};
 
 pub mod base64;
 mod given;
@@ -27,7 +27,9 @@ pub use scores::Scores;
 
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};
-pub use views::{ClassesView, ColumnsView, NumberView, RowView, ViewError};
+pub use views::{
+    ClassesView, ColumnsView, FlatView, MAP_KEYS, NumberView, RowView, ViewError, highest, tensor_columns,
+};
 
 /// One thing to predict for, in the form in which it arrived.
 #[derive(Debug, Clone)]
@@ -181,6 +183,17 @@ impl Task {
         match self {
             Self::ImageClassification(task) => task.prepare(instance),
             Self::Tensors(task) => task.prepare(instance),
+        }
+    }
+
+    /// Makes the items of inputs that arrive whole, one for each of their rows. Takes CPU time, as [`Task::prepare`].
+    ///
+    /// # Errors
+    /// [`InputError`], relative to the inputs.
+    pub fn items(&self, inputs: Vec<EncodedTensor>) -> Result<Vec<Item>, InputError> {
+        match self {
+            Self::ImageClassification(_) => Err(InputError::new("", "are tensors, and this model takes pictures")),
+            Self::Tensors(task) => task.items(inputs),
         }
     }
 

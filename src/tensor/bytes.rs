@@ -67,14 +67,21 @@ impl Binary for String {
 
     fn read(bytes: &[u8], count: usize) -> Result<Vec<Self>, String> {
         let texts = split_strings(bytes, count)?;
-        let text = |(index, range): (usize, std::ops::Range<usize>)| match std::str::from_utf8(&bytes[range]) {
-            Ok(text) if text.contains('\0') => {
-                Err(format!("has a NUL character (U+0000) in element {index}, which the model can't be given"))
-            }
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(format!("has an element {index} that is not UTF-8, and ONNX's strings are")),
-        };
-        texts.into_iter().enumerate().map(text).collect()
+        texts.into_iter().map(|range| checked_text(&bytes[range]).map(str::to_owned)).collect()
+    }
+}
+
+/// The text of bytes, if a model can be given it.
+///
+/// # Errors
+/// The rest of a sentence that begins with the name of the tensor.
+pub fn checked_text(bytes: &[u8]) -> Result<&str, String> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.contains('\0') => {
+            Err("has an element with a NUL character (U+0000), which the model can't be given".to_owned())
+        }
+        Ok(text) => Ok(text),
+        Err(_) => Err("has an element that is not UTF-8, and ONNX's strings are".to_owned()),
     }
 }
 

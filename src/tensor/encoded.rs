@@ -24,6 +24,8 @@ pub enum EncodedData {
     Json(Bytes),
     /// [Little-endian bytes](super::bytes).
     Binary(Bytes),
+    /// Byte strings, one for each element.
+    Files(Vec<Bytes>),
     /// Read already, in whatever shape.
     Elements(Tensor),
 }
@@ -32,5 +34,14 @@ impl EncodedTensor {
     /// The number of elements that the shape says; `None` if it is beyond counting.
     pub fn element_count(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |count, length| count.checked_mul(*length))
+    }
+
+    /// The size of what arrived, in bytes.
+    pub fn byte_size(&self) -> usize {
+        match &self.data {
+            EncodedData::Json(bytes) | EncodedData::Binary(bytes) => bytes.len(),
+            EncodedData::Files(files) => files.iter().map(Bytes::len).sum(),
+            EncodedData::Elements(tensor) => tensor.byte_size(),
+        }
     }
 }

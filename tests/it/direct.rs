@@ -11,6 +11,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tessera::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use tessera::protocol::generated::google::cloud::aiplatform::v1::tensor::DataType;
+use tessera::protocol::generated::inference;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -345,6 +346,19 @@ async fn methods_by_their_names() {
     let body = json!({"methodName": "grpc.health.v1.Health/Check", "input": ""});
     let (_, answer) = ask(&server, "linear", "directRawPredict", body).await;
     assert_eq!(answer, json!({"output": "CAE="}), "SERVING");
+
+    // The Open Inference Protocol's, for models of this endpoint.
+    let ready = |name: &str| inference::ModelReadyRequest { name: name.to_owned(), ..Default::default() };
+    let method = "/inference.GRPCInferenceService/ModelReady";
+    let answer: Response<wire::DirectRawPredictResponse> =
+        call(&channel, &path, Request::new(raw(method, ready("linear").encode_to_vec()))).await.unwrap();
+    assert!(inference::ModelReadyResponse::decode(answer.into_inner().output).unwrap().ready);
+    let request = Request::new(raw(method, ready("columns").encode_to_vec()));
+    let refused = call::<_, wire::DirectRawPredictResponse>(&channel, &path, request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
+    let nowhere = wire::DirectRawPredictRequest { endpoint: name("none"), ..raw(&predict, Vec::new()) };
+    let refused = call::<_, wire::DirectRawPredictResponse>(&channel, &path, Request::new(nowhere)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
 
     let elsewhere = wire::PredictRequest { endpoint: name("columns"), ..inner.clone() };
     let empty = wire::PredictRequest::default();

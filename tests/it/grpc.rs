@@ -61,7 +61,7 @@ async fn raw(channel: &Channel, content_type: &str, data: impl Into<Bytes>) -> R
     call(channel, &format!("{V1}/RawPredict"), Request::new(request)).await
 }
 
-fn value(json: &serde_json::Value) -> Value {
+pub fn value(json: &serde_json::Value) -> Value {
     use prost_types::value::Kind;
     let kind = match json {
         serde_json::Value::Null => Kind::NullValue(0),

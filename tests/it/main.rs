@@ -2,13 +2,16 @@
 
 mod bench;
 mod cli;
+mod consistency;
 mod container;
 mod direct;
 mod errors;
 mod explain;
 mod grpc;
 mod harness;
+mod invoke;
 mod models;
+mod open_inference;
 mod predict;
 mod raw;
 mod tensors;

@@ -1,7 +1,7 @@
 //! What every request passes on its way in and out: one concern a file.
 //!
 //! The order that works, from the outside: [`request_id`] (so that everything below logs with it), [`access_log`],
-//! [`catch_panic`] (so that a panic has a line and an answer), [`cors`], then the routes. As the layer that is added
+//! [`catch_panic`] (so that a panic has a line and an answer), [`cors`] (browsers ask it without a token), [`authorization`], then the routes. As the layer that is added
 //! last to a router is the outermost one, they are added in the opposite order:
 //!
 //! ```
@@ -20,6 +20,7 @@
 //! `Connection: close` while the process ends is not here: the [server](crate::server) adds it to every answer.
 
 mod access_log;
+mod authorization;
 mod body;
 mod cors;
 mod gzip;
@@ -28,6 +29,7 @@ mod request_id;
 mod timing;
 
 pub use access_log::{AccessLog, AskedUri, access_log};
+pub use authorization::{Authorization, authorization};
 pub use body::{BodyError, BodyLimits, read_body};
 pub use cors::{OriginError, cors};
 pub use panic::{PanicResponse, catch_panic};

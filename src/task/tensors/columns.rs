@@ -1,13 +1,14 @@
 //! Items of tensors that arrive whole, by the inputs' names: the rows of each are its first axis.
 
-use ndarray::ArrayD;
+use bytes::Bytes;
+use ndarray::{Array1, ArrayD};
 use serde::de::DeserializeSeed;
 
 use super::super::InputError;
 use super::Tensors;
 use super::read::{InputSeed, Trace};
 use crate::engine::{Item, TensorSpec};
-use crate::tensor::bytes::{Binary, into_rows};
+use crate::tensor::bytes::{Binary, checked_text, into_rows};
 use crate::tensor::{ElementType, EncodedData, EncodedTensor, Tensor};
 
 impl Tensors {
@@ -96,6 +97,7 @@ fn elements<T: Binary>(
     let tensor = match &column.data {
         EncodedData::Binary(bytes) => return T::read(bytes, count).map_err(wrong),
         EncodedData::Json(text) => read_json(text, column, count)?,
+        EncodedData::Files(texts) => strings(texts).map_err(wrong)?,
         EncodedData::Elements(tensor) => tensor.clone(),
     };
     let array = take(tensor).ok_or_else(|| wrong("has elements of another type than it says".to_owned()))?;
@@ -104,6 +106,12 @@ fn elements<T: Binary>(
         true => Ok(elements),
         false => Err(wrong(format!("has {} elements; its shape takes {count}", elements.len()))),
     }
+}
+
+fn strings(texts: &[Bytes]) -> Result<Tensor, String> {
+    let text = |bytes: &Bytes| checked_text(bytes).map(str::to_owned);
+    let texts = texts.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    Ok(Array1::from_vec(texts).into_dyn().into())
 }
 
 /// Reads a flat list, or lists in lists, as one instance of an input that has the batch as an axis more.
@@ -129,7 +137,6 @@ fn read_json(text: &[u8], column: &EncodedTensor, count: usize) -> Result<Tensor
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use ndarray::IxDyn;
 
     use super::super::OutputOptions;

@@ -21,7 +21,7 @@ mod read;
 mod write;
 
 pub use element::NonFinite;
-pub(super) use write::{Classes, Number, Styled, StyledColumns};
+pub(super) use write::{Classes, Number, Styled, StyledColumns, serialize_elements};
 pub use write::{Output, Row, Value};
 
 /// The task's name.
@@ -101,9 +101,9 @@ impl Tensors {
         })
     }
 
-    /// The outputs that are given back.
-    pub fn outputs(&self) -> &[Output] {
-        &self.outputs
+    /// The outputs that are given back, as the signature describes them.
+    pub fn given<'a>(&'a self, signature: &'a Signature) -> impl Iterator<Item = &'a TensorSpec> {
+        self.outputs.iter().filter_map(|output| signature.outputs.iter().find(|spec| spec.name == output.name))
     }
 
     pub(super) fn item_bytes(&self) -> usize {

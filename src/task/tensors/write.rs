@@ -232,3 +232,10 @@ impl<T: Element> Serialize for Nested<'_, T> {
         list.end()
     }
 }
+
+/// Writes all elements of a tensor into a list.
+pub(in super::super) fn serialize_elements<L: SerializeSeq>(tensor: &Tensor, list: &mut L) -> Result<(), L::Error> {
+    for_each_element_type!(tensor, array => {
+        array.iter().try_for_each(|element| list.serialize_element(&Nested::one(element, NonFinite::Text)))
+    })
+}
