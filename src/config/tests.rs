@@ -418,3 +418,46 @@ fn a_table_of_the_users_names_is_replaced_whole() {
         assert!(errors[0].contains("a table of folders by the URIs"), "{errors:?}");
     }
 }
+
+#[test]
+fn tls_has_ports_where_it_has_a_certificate() {
+    let ports = |variables: &[(&str, &str)]| {
+        let settings = with(variables);
+        (settings.tls.port, settings.grpc.tls_port, settings.tls.authority())
+    };
+    let pair = [("TESSERA__TLS__CERTIFICATE", "a.pem"), ("TESSERA__TLS__KEY", "a.key")];
+    assert_eq!(ports(&[]), (None, None, None));
+    assert_eq!(ports(&pair), (Some(8443), Some(8501), Some("localhost:8443".to_owned())));
+    let with_one = |name, value| [pair[0], pair[1], (name, value)];
+    assert_eq!(ports(&with_one("AIP_HTTP_PORT", "8080")), (None, None, None));
+    assert_eq!(ports(&with_one("TESSERA__GRPC__PORT", "off")).1, None);
+    assert_eq!(
+        ports(&with_one("TESSERA__TLS__DEDICATED_DNS", "models.example:443")).2.as_deref(),
+        Some("models.example:443")
+    );
+    for (variables, words) in [
+        (vec![pair[0]], "tls.certificate: needs tls.key"),
+        (vec![pair[1]], "tls.key: needs tls.certificate"),
+        (vec![("TESSERA__TLS__PORT", "8443")], "tls.port: needs tls.certificate"),
+        (vec![("TESSERA__GRPC__TLS_PORT", "8501")], "grpc.tls_port: needs tls.certificate"),
+        (with_one("TESSERA__TLS__PORT", "8080").into(), "is server.port too"),
+        (with_one("TESSERA__TLS__DEDICATED_DNS", "https://x/").into(), "a host, and a port"),
+    ] {
+        let errors = errors_with(&variables);
+        assert!(errors.len() == 1 && errors[0].contains(words), "{errors:?}");
+    }
+}
+
+#[test]
+fn tokens_are_never_printed() {
+    for value in ["hush,hush2", r#"["hush", "hush2"]"#] {
+        let settings = with(&[("TESSERA__AUTH__TOKENS", value)]);
+        assert_eq!(settings.auth.tokens.0, ["hush", "hush2"]);
+        assert!(!format!("{settings:?}{}", settings.to_toml()).contains("hush"));
+    }
+    for wrong in ["[hush", "{ hush = 3 }"] {
+        let sources = case(None).environment(&[("TESSERA__AUTH__TOKENS", wrong)]).sources;
+        let text = load(&sources).map_or_else(|error| error.to_string(), |settings| settings.to_toml());
+        assert!(!text.contains("hush"), "{text}");
+    }
+}

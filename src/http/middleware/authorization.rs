@@ -8,12 +8,15 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Uri};
 use hyper::body::{Frame, SizeHint};
 
 use crate::auth::{Asked, Caller, Guard, Need};
 use crate::protocol::status::{Code, Status};
+
+/// Another way to send a token than `Authorization`.
+pub(super) const API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 /// What the layer knows.
 #[derive(Clone)]
@@ -70,7 +73,7 @@ fn caller(guard: &Guard, request: &Request) -> (Option<Arc<Caller>>, bool) {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii().to_vec())
     });
-    let header = request.headers().get_all("x-goog-api-key").iter().map(|value| value.as_bytes().to_vec());
+    let header = request.headers().get_all(API_KEY).iter().map(|value| value.as_bytes().to_vec());
     let query = request.uri().query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| {
         let value = pair.strip_prefix("key=").or_else(|| pair.strip_prefix("%24key="))?;
         Some(decoded(value))

@@ -6,6 +6,7 @@ use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::authorization::API_KEY;
 use super::{SERVER_TIMING, X_SERVER_TIMEOUT};
 
 /// Not an origin.
@@ -31,7 +32,14 @@ pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>, OriginError> {
         CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, X_SERVER_TIMEOUT, request_id.clone()])
+            .allow_headers([
+                AUTHORIZATION,
+                API_KEY,
+                CONTENT_TYPE,
+                CONTENT_ENCODING,
+                X_SERVER_TIMEOUT,
+                request_id.clone(),
+            ])
             .expose_headers([request_id, SERVER_TIMING, RETRY_AFTER])
             .max_age(Duration::from_secs(3600)),
     ))
