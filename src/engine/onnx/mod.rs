@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use super::{BoxFuture, Engine, EngineError, Item, Signature, memory};
 
 mod convert;
+mod file;
 mod layout;
 pub mod library;
 mod session;
@@ -199,14 +200,25 @@ impl OnnxModel {
     ) -> Result<Self, LoadError> {
         let (workers, threads) = workers_and_threads(provider, options, cores());
         let nothing_set = options.workers == 0 && options.threads == 0;
-        let weights = match provider {
+        let mut weights = match provider {
             Provider::Cpu if nothing_set && workers > 1 => shared_weights(path),
             _ => None,
         };
-        let open = || ModelSession::open(environment, path, provider, threads, options, weights.clone()).map(Arc::new);
+        let open = |weights| ModelSession::open(environment, path, provider, threads, options, weights).map(Arc::new);
         let sessions = match provider {
-            Provider::Cpu => vec![open()?; workers],
-            Provider::Cuda | Provider::TensorRt => (0..workers).map(|_| open()).collect::<Result<Vec<_>, _>>()?,
+            Provider::Cpu => {
+                let shared = weights.clone().and_then(|weights| open(Some(weights)).ok());
+                // What may be wrong is told without what sharing adds to it.
+                let session = match shared {
+                    Some(session) => session,
+                    None => {
+                        weights = None;
+                        open(None)?
+                    }
+                };
+                vec![session; workers]
+            }
+            Provider::Cuda | Provider::TensorRt => (0..workers).map(|_| open(None)).collect::<Result<Vec<_>, _>>()?,
         };
         let fixed = sessions[0].fixed_batch();
         let chosen = match (options.max_batch, provider) {

@@ -166,10 +166,11 @@ fn build(
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_intra_op_spinning(options.spin)?;
-    if let Some(weights) = weights {
-        builder = weights.lend(builder)?;
+    builder = with_provider(builder, provider, options)?;
+    match weights {
+        Some(weights) => weights.commit(builder),
+        None => builder.commit_from_file(path),
     }
-    with_provider(builder, provider, options)?.commit_from_file(path)
 }
 
 fn with_provider(builder: SessionBuilder, provider: Provider, options: &OnnxOptions) -> ort::Result<SessionBuilder> {

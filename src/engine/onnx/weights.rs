@@ -22,11 +22,14 @@ use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use ort::AsPointer;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
 use ort::session::builder::{PrepackedWeights, SessionBuilder};
 use ort::sys::ONNXTensorElementDataType;
 use ort::value::DynValue;
 use prost::Message;
 use thiserror::Error;
+
+use super::file::{Graph, Initializer, Model, without_weights};
 
 /// Smaller initializers are left to each session.
 const LEAST: usize = 64 << 10;
@@ -50,6 +53,10 @@ pub(super) enum WeightsError {
 
 /// The large initializers of one model, to be lent to sessions that live no longer than this.
 pub(super) struct SharedWeights {
+    /// The model's file, where it lies, and its name.
+    model: Bytes,
+    folder: PathBuf,
+    name: String,
     // In the order in which they have to be dropped: the values point into the maps.
     values: Vec<(String, Arc<DynValue>)>,
     prepacked: PrepackedWeights,
@@ -63,25 +70,35 @@ impl SharedWeights {
     /// [`WeightsError`].
     pub(super) fn map(path: &Path) -> Result<Option<Self>, WeightsError> {
         let mut files = Files::default();
-        let model = Model::decode(files.bytes(path)?)?;
-        let graph = model.graph.unwrap_or_default();
-        let (lent, copied) = graph.divide(path.parent().unwrap_or(Path::new(".")), &mut files)?;
+        let (folder, name) = (path.parent().unwrap_or(Path::new(".")), path.file_name().unwrap_or_default());
+        let model = files.bytes(path)?;
+        let graph = Model::decode(model.clone())?.graph.unwrap_or_default();
+        let (lent, copied) = graph.divide(folder, &mut files)?;
         if copied > COPIED {
             tracing::debug!(bytes = copied, "weights can't be shared between sessions: convolutions copy them");
             return Ok(None);
         }
         let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
         let values = lent.into_iter().map(|weight| weight.into_value(&memory)).collect::<ort::Result<_>>()?;
-        Ok(Some(Self { values, prepacked: PrepackedWeights::new(), maps: files.0.into_values().collect() }))
+        let (folder, name) = (folder.canonicalize()?, name.to_string_lossy().into_owned());
+        let maps = files.0.into_values().collect();
+        Ok(Some(Self { model, folder, name, values, prepacked: PrepackedWeights::new(), maps }))
     }
 
-    /// Lends the weights to a session that is being built.
-    pub(super) fn lend(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
-        let mut builder = builder.with_prepacked_weights(&self.prepacked)?;
+    /// Builds a session that has these weights lent.
+    ///
+    /// The runtime is given the model without them: it would hold a whole one several times over while it loads.
+    pub(super) fn commit(&self, builder: SessionBuilder) -> ort::Result<Session> {
+        let mut builder = builder
+            .with_prepacked_weights(&self.prepacked)?
+            .with_config_entry("session.model_external_initializers_file_folder_path", self.folder.to_string_lossy())?;
         for (name, value) in &self.values {
             builder = builder.with_initializer(name, value.clone())?;
         }
-        Ok(builder)
+        let lent: BTreeSet<&str> = self.values.iter().map(|(name, _)| name.as_str()).collect();
+        let model = without_weights(&self.model, &self.name, |name| lent.contains(name))
+            .map_err(|error| ort::Error::new(error.to_string()))?;
+        builder.commit_from_memory(&model)
     }
 
     /// Gives the pages back that building a session has read. They are read again where they are needed.
@@ -156,61 +173,6 @@ impl Weight {
     }
 }
 
-// The few fields of ONNX's messages that matter here, with the numbers of
-// <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>; all others are passed over.
-
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(message, repeated, tag = "1")]
-    nodes: Vec<Node>,
-    #[prost(message, repeated, tag = "5")]
-    initializers: Vec<Initializer>,
-    #[prost(message, repeated, tag = "11")]
-    inputs: Vec<Input>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, repeated, tag = "1")]
-    inputs: Vec<String>,
-    #[prost(string, tag = "4")]
-    operator: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Input {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Initializer {
-    #[prost(int64, repeated, tag = "1")]
-    shape: Vec<i64>,
-    #[prost(int32, tag = "2")]
-    data_type: i32,
-    #[prost(string, tag = "8")]
-    name: String,
-    #[prost(bytes = "bytes", tag = "9")]
-    raw_data: Bytes,
-    #[prost(message, repeated, tag = "13")]
-    external_data: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Entry {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
 impl Graph {
     /// The initializers that can be lent, and the bytes of those that each session copies.
     fn divide(self, folder: &Path, files: &mut Files) -> io::Result<(Vec<Weight>, usize)> {
@@ -277,6 +239,7 @@ impl Initializer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::onnx::file::{Entry, Input, Node};
 
     fn initializer(name: &str, shape: &[i64], bytes: usize) -> Initializer {
         Initializer {
@@ -285,6 +248,7 @@ mod tests {
             name: name.to_owned(),
             raw_data: Bytes::from(vec![0; bytes]),
             external_data: Vec::new(),
+            data_location: 0,
         }
     }
 
