@@ -43,6 +43,7 @@ test-clients: tools runtime ## Google's client library, KServe's and Triton's, a
 	$(CARGO) test --no-run $(CARGO_FLAGS)
 	.venv-clients/bin/python tests/clients/predict.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/predict_grpc.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/management.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/artifacts.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/tls.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/verbs.py $(TARGET)/debug/tessera

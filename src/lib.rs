@@ -6,6 +6,8 @@
 //! - [`grpc`]: the same for gRPC
 //! - [`admin`]: the operator's port
 //! - [`startup`]: from settings to endpoints
+//! - [`management`]: endpoints and models that come and go at run time
+//! - [`loader`]: from a folder to a model with its queue
 //! - [`service`]: from a parsed request to predictions
 //! - [`explain`]: what each feature of an instance contributes to its prediction
 //! - [`auth`]: who asks, and what they may do
@@ -34,6 +36,8 @@ pub mod engine;
 pub mod explain;
 pub mod grpc;
 pub mod http;
+pub mod loader;
+pub mod management;
 pub mod observe;
 pub mod preprocess;
 pub mod protocol;

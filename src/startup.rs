@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::artifact::{ArtifactError, ArtifactSettings, ArtifactUri, Artifacts, LocalArtifact, Progress, is_uri};
 use crate::config::{self, Settings};
-use crate::endpoint::{Catalog, DeployedModel, Endpoint, ServedModel, derived_id};
+use crate::endpoint::{Catalog, Defaults, DeployedModel, Endpoint, Identity, ServedModel, derived_id};
 use crate::engine::onnx::OnnxOptions;
+use crate::loader::ModelKey;
 use crate::observe::Metrics;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::repository::{Found, LoadOptions, ModelFolder, RepositoryError, find_models};
@@ -53,9 +56,6 @@ pub enum StartupError {
     },
 }
 
-/// A model that is to be loaded.
-pub type ModelKey = (String, u64);
-
 /// What is to be served, before anything is loaded.
 #[derive(Debug)]
 pub struct Plan {
@@ -63,23 +63,34 @@ pub struct Plan {
     pub folders: Vec<ModelFolder>,
     /// What is wrong, and keeps the server from starting unless `repository.on_error` is `skip`.
     pub problems: Vec<StartupError>,
+    found: Vec<ModelFolder>,
     endpoints: Vec<PlannedEndpoint>,
-    default_endpoint: String,
+    defaults: Defaults,
     resource_prefix: String,
 }
 
+/// An endpoint that is to be served.
 #[derive(Debug)]
-struct PlannedEndpoint {
-    id: String,
-    display_name: String,
-    deployed: Vec<PlannedModel>,
+pub struct PlannedEndpoint {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub display_name: String,
+    /// Its models.
+    pub deployed: Vec<PlannedModel>,
 }
 
+/// A model that is to answer for an endpoint.
 #[derive(Debug)]
-struct PlannedModel {
-    id: String,
-    model: ModelKey,
-    traffic: u8,
+pub struct PlannedModel {
+    /// Its id there.
+    pub id: String,
+    /// Which model.
+    pub model: ModelKey,
+    /// Percent of the endpoint's requests.
+    pub traffic: u8,
+    /// Percent of the endpoint's requests that it gets copies of, as a shadow.
+    pub shadow: Option<u8>,
 }
 
 impl Plan {
@@ -89,7 +100,11 @@ impl Plan {
     /// # Errors
     /// When the repository can't be read or is empty. What else is wrong is in [`Plan::problems`], all of it.
     pub fn new(settings: &Settings) -> Result<Self, StartupError> {
-        let Found { models: found, problems } = find_models(&settings.repository.directory)?;
+        let Found { models: found, problems } = match find_models(&settings.repository.directory) {
+            // With a database, all that is served may have come over the API.
+            Err(RepositoryError::NoModels(_)) if settings.state.directory.is_some() => Found::default(),
+            found => found?,
+        };
         let mut problems: Vec<StartupError> = problems.into_iter().map(StartupError::from).collect();
         let mut highest: BTreeMap<&str, &ModelFolder> = BTreeMap::new();
         for folder in &found {
@@ -103,7 +118,8 @@ impl Plan {
         for folder in highest.values().filter(|folder| !declared.contains(&folder.name)) {
             let id = folder.name.clone();
             let deployed = deployed_id(&id, folder);
-            let model = PlannedModel { id: deployed, model: (folder.name.clone(), folder.version), traffic: 100 };
+            let model =
+                PlannedModel { id: deployed, model: (folder.name.clone(), folder.version), traffic: 100, shadow: None };
             endpoints.push(PlannedEndpoint { display_name: id.clone(), id, deployed: vec![model] });
         }
         let needed: BTreeSet<ModelKey> = endpoints
@@ -115,7 +131,11 @@ impl Plan {
             problems,
             folders: found.iter().filter(|folder| needed.contains(&key(folder))).cloned().collect(),
             endpoints,
-            default_endpoint: settings.default_endpoint.clone(),
+            defaults: Defaults {
+                id: settings.default_endpoint.clone(),
+                alias: settings.container.labels.get("endpoint_id").cloned(),
+            },
+            found,
             resource_prefix: format!("projects/{}/locations/{}", settings.project, settings.location),
         })
     }
@@ -123,6 +143,8 @@ impl Plan {
     /// The endpoints over the models that were loaded. Of an endpoint whose models are not all there, the rest takes
     /// the whole traffic; one without any is left out.
     pub fn catalog(&self, models: &BTreeMap<ModelKey, Arc<ServedModel>>, metrics: &Metrics) -> Catalog {
+        let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let create_time = now.format(&Rfc3339).unwrap_or_default();
         let endpoints = self
             .endpoints
             .iter()
@@ -140,20 +162,40 @@ impl Plan {
                         fields: self.fields(deployed, model),
                         model: model.clone(),
                         traffic: u8::try_from(scaled).unwrap_or(100),
-                        metrics: metrics.deployed_model(&endpoint.id, &deployed.id),
+                        metrics: match deployed.shadow {
+                            Some(_) => metrics.shadow(&endpoint.id, &deployed.id),
+                            None => metrics.deployed_model(&endpoint.id, &deployed.id),
+                        },
                         explanation_spec: None,
                         disable_explanations: false,
+                        shadow: deployed.shadow,
                     })
                 });
-                Some(Endpoint::new(
-                    &self.resource_prefix,
-                    endpoint.id.clone(),
-                    endpoint.display_name.clone(),
-                    deployed.collect(),
-                ))
+                let identity = Identity {
+                    name: format!("{}/endpoints/{}", self.resource_prefix, endpoint.id),
+                    id: endpoint.id.clone(),
+                    display_name: endpoint.display_name.clone(),
+                    create_time: create_time.clone(),
+                };
+                Some(Endpoint::new(identity, deployed.collect()))
             })
             .collect();
-        Catalog::new(endpoints, &self.default_endpoint)
+        Catalog::new(endpoints, self.defaults.clone())
+    }
+
+    /// All models of the repository, whether they are served or not.
+    pub fn found(&self) -> &[ModelFolder] {
+        &self.found
+    }
+
+    /// The endpoints.
+    pub fn endpoints(&self) -> &[PlannedEndpoint] {
+        &self.endpoints
+    }
+
+    /// `projects/{project}/locations/{location}` of what the configuration declares.
+    pub fn parent(&self) -> &str {
+        &self.resource_prefix
     }
 
     fn fields(&self, deployed: &PlannedModel, model: &ServedModel) -> DeployedModelFields {
@@ -205,6 +247,7 @@ fn planned(
             id: deployed.id.clone().unwrap_or_else(|| deployed_id(&declared.id, folder)),
             model: key(folder),
             traffic: deployed.traffic,
+            shadow: deployed.shadow,
         })
     });
     let deployed = deployed.collect();

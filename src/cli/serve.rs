@@ -18,23 +18,23 @@ use crate::artifact::Progress;
 use crate::auth::{AuthError, AuthSettings, Guard};
 use crate::config::{OnError, Settings};
 use crate::endpoint::ServedModel;
-use crate::engine::Engine;
 use crate::grpc::{self, Grpc, GrpcSettings, Methods};
 use crate::http::middleware::{
     AccessLog, Authorization, OriginError, access_log, authorization, catch_panic, cors, request_id,
 };
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Api, ApiSettings, Failure, RouteAliases};
-use crate::observe::{LogControl, LogError, LogSettings, Metrics, ModelMetrics, start_logging};
+use crate::loader::{Loader, ModelKey};
+use crate::management::{Management, ManagementError, ManagementSettings};
+use crate::observe::{LogControl, LogError, LogSettings, Metrics, start_logging};
 use crate::preprocess::EXACT;
 use crate::protocol::status::Status;
-use crate::repository;
-use crate::scheduler::{Departure, Refusal, Scheduler, SchedulerObserver, SchedulerSettings};
+use crate::scheduler::SchedulerSettings;
 use crate::server::{
     BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, Tls, TlsError, TlsFiles, stop_on_signals,
 };
 use crate::service::{Service, WorkPool};
-use crate::startup::{ModelKey, Plan, StartupError, fetch_repository, load_options};
+use crate::startup::{Plan, StartupError, artifacts, fetch_repository, load_options};
 
 /// Why the server did not start, or ended with a failure.
 #[derive(Debug, Error)]
@@ -56,6 +56,8 @@ pub enum ServeError {
     Auth(#[from] AuthError),
     #[error(transparent)]
     Startup(#[from] StartupError),
+    #[error(transparent)]
+    Management(#[from] ManagementError),
     #[error("the metrics could not be set up: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
@@ -132,9 +134,18 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let pool = WorkPool::start(settings.engine.preprocess_threads)?;
     let service = Arc::new(Service::new(pool, settings.explain.image_grid));
-    let (grpc, methods) = grpc::router(grpc_face(&settings, service.clone(), metrics.clone()), &drain).await?;
+    let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
+    let management = Management::new(
+        management_settings(&settings, api_server.local_addr().port()),
+        service.clone(),
+        loader.clone(),
+        Arc::new(artifacts(&settings)),
+        metrics.clone(),
+    );
+    let face = grpc_face(&settings, service.clone(), management.clone(), metrics.clone());
+    let (grpc, methods) = grpc::router(face, &drain).await?;
     let grpc = settings.grpc.port.map(|_| grpc).unwrap_or_default();
-    let router = api_router(&settings, service.clone(), &operations, methods, grpc.clone(), guard.clone())?;
+    let router = api_router(&settings, service, management.clone(), &operations, methods, grpc.clone(), guard.clone())?;
     let grpc_router = observed(guarded(grpc.fallback(grpc::unimplemented), guard), &settings, metrics.clone());
     let mut listeners = JoinSet::new();
     for (name, server, router) in [
@@ -160,9 +171,9 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let loading = async {
         let mut settings = settings.clone();
         let note = |progress: Progress| readiness.set_progress("repository", progress.to_string());
-        repository = fetch_repository(&mut settings, note).await?;
+        repository = fetch_repository(&mut settings, note).await.map_err(StartupError::from)?;
         readiness.forget("repository");
-        load_models(&settings, &service, &readiness, &metrics).await
+        load_models(&settings, &management, &loader, &readiness, &metrics).await
     };
     tokio::select! {
         loaded = loading => loaded.inspect_err(|error| {
@@ -185,6 +196,24 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
         cut => tracing::warn!(connections = cut, "cut, as server.drain_timeout has passed"),
     }
     Ok(())
+}
+
+fn queue_settings(settings: &Settings) -> SchedulerSettings {
+    SchedulerSettings {
+        queue_items: settings.limits.queue_items,
+        queue_bytes: settings.limits.queue_bytes,
+        max_batch: None,
+        max_delay: settings.engine.max_delay,
+    }
+}
+
+fn management_settings(settings: &Settings, http_port: u16) -> ManagementSettings {
+    ManagementSettings {
+        directory: settings.state.directory.clone(),
+        fail_on_error: settings.repository.on_error == OnError::Fail,
+        http_port,
+        dedicated_dns: settings.tls.authority(),
+    }
 }
 
 /// What listeners with TLS share, where there is a certificate. It follows its files from now on.
@@ -256,19 +285,25 @@ fn bind(host: &str, port: u16, option: &'static str, settings: &Settings) -> Res
     Ok(Server::bind(address, option, limits)?)
 }
 
-fn grpc_face(settings: &Settings, service: Arc<Service>, metrics: Arc<Metrics>) -> Arc<Grpc> {
+fn grpc_face(
+    settings: &Settings,
+    service: Arc<Service>,
+    management: Arc<Management>,
+    metrics: Arc<Metrics>,
+) -> Arc<Grpc> {
     let settings = GrpcSettings {
         message_limit: settings.limits.body,
         instances: settings.limits.instances,
         request_timeout: settings.server.request_timeout,
     };
-    Arc::new(Grpc { service, metrics, settings })
+    Arc::new(Grpc { service, management, metrics, settings })
 }
 
 /// All routes of the API's port, in their middleware; those of gRPC are told apart by their paths.
 fn api_router(
     settings: &Settings,
     service: Arc<Service>,
+    management: Arc<Management>,
     operations: &Operations,
     methods: Arc<Methods>,
     grpc: Router,
@@ -277,6 +312,7 @@ fn api_router(
     let metrics = operations.metrics.clone();
     let api = Arc::new(Api {
         service,
+        management,
         methods,
         metrics: metrics.clone(),
         settings: ApiSettings {
@@ -324,112 +360,47 @@ fn observed(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Route
 /// Loads all models, side by side, and opens the latch.
 async fn load_models(
     settings: &Settings,
-    service: &Service,
+    management: &Management,
+    loader: &Arc<Loader>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
-) -> Result<(), StartupError> {
+) -> Result<(), ServeError> {
     let mut plan = Plan::new(settings)?;
     for problem in plan.problems.drain(..) {
         if settings.repository.on_error == OnError::Fail {
-            return Err(problem);
+            return Err(problem.into());
         }
         tracing::error!("{problem}; the rest is served, as repository.on_error is \"skip\"");
     }
-    let options = Arc::new(load_options(settings));
     let mut loading = JoinSet::new();
     for folder in plan.folders.clone() {
         readiness.set_progress(&folder.name, "loading");
-        let options = options.clone();
-        loading.spawn_blocking(move || {
-            let loaded = repository::load(&folder, &options);
+        let loader = loader.clone();
+        loading.spawn(async move {
+            let loaded = loader.load(folder.clone(), None).await;
             (folder, loaded)
         });
     }
     let mut models: BTreeMap<ModelKey, Arc<ServedModel>> = BTreeMap::new();
     while let Some(finished) = loading.join_next().await {
-        // A panic while loading is our defect; it is logged by the panic hook and ends the start.
         let Ok((folder, loaded)) = finished else { continue };
         match loaded {
-            Ok(loaded) => {
-                let model = served(loaded, settings, metrics);
-                tracing::info!(
-                    model = model.name,
-                    version = model.version,
-                    provider = model.provider,
-                    seconds = model.load_time.as_secs_f64(),
-                    "model ready"
-                );
+            Ok(model) => {
                 readiness.set_progress(&folder.name, "ready");
-                models.insert((folder.name.clone(), folder.version), Arc::new(model));
+                models.insert((folder.name.clone(), folder.version), model);
             }
             Err(error) if settings.repository.on_error == OnError::Skip => {
                 readiness.set_progress(&folder.name, "skipped");
                 tracing::error!(model = folder.name, %error, "model skipped, as repository.on_error is \"skip\"");
             }
-            Err(error) => return Err(StartupError::Model { name: folder.name, error }),
+            Err(error) => return Err(StartupError::Model { name: folder.name, error }.into()),
         }
     }
-    let catalog = plan.catalog(&models, metrics);
+    let catalog = management.start(&plan, &models, plan.catalog(&models, metrics)).await?;
     if let Err(error) = catalog.default_endpoint() {
         tracing::warn!("POST /predict will be answered with 404: {error}");
     }
-    service.publish(catalog);
     readiness.set_ready();
     tracing::info!(models = models.len(), "ready");
     Ok(())
-}
-
-/// Gives a loaded model its queue.
-fn served(loaded: repository::LoadedModel, settings: &Settings, metrics: &Metrics) -> ServedModel {
-    let version = loaded.version.to_string();
-    metrics.model_loaded(&loaded.name, &version, loaded.load_time);
-    let queue = SchedulerSettings {
-        queue_items: settings.limits.queue_items,
-        queue_bytes: settings.limits.queue_bytes,
-        max_batch: None,
-        max_delay: settings.engine.max_delay,
-    };
-    let observer = Arc::new(QueueObserver {
-        metrics: metrics.model(&loaded.name, &version),
-        fixed_batch: loaded.engine.fixed_batch(),
-    });
-    ServedModel {
-        signature: loaded.engine.signature().clone(),
-        provider: loaded.engine.provider().to_string(),
-        name: loaded.name,
-        version: loaded.version,
-        display_name: loaded.display_name,
-        task: loaded.task,
-        invoke: loaded.invoke,
-        file_bytes: loaded.file_bytes,
-        load_time: loaded.load_time,
-        scheduler: Scheduler::start(loaded.engine, queue, observer),
-    }
-}
-
-/// Turns what a queue tells into metrics.
-struct QueueObserver {
-    metrics: ModelMetrics,
-    /// The batch that the model insists on.
-    fixed_batch: Option<usize>,
-}
-
-impl SchedulerObserver for QueueObserver {
-    fn queue_changed(&self, items: usize, bytes: usize, expected_wait: Duration) {
-        self.metrics.queue(items, bytes);
-        self.metrics.expected_wait(expected_wait);
-    }
-
-    fn batch_formed(&self, size: usize) {
-        let padding = self.fixed_batch.map_or(0, |fixed| fixed.saturating_sub(size));
-        self.metrics.batch(size, padding);
-    }
-
-    fn departed(&self, _departure: Departure) {
-        self.metrics.cancelled();
-    }
-
-    fn refused(&self, _refusal: &Refusal) {
-        self.metrics.refused();
-    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::error::{Origin, Problem, ProblemKind};
 use super::layers::{Node, Table, Value};
-use super::reader::{Expected, Parsed, Reader, integer, name, text};
+use super::reader::{Expected, Parsed, Reader, boolean, integer, name, text};
 
 /// An endpoint that was declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,10 +33,13 @@ pub struct DeployedModel {
     pub version: Option<String>,
     /// Percent of the endpoint's requests, 0 to 100.
     pub traffic: u8,
+    /// Percent of the endpoint's requests that it gets copies of, 1 to 100: it is a shadow, which answers nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<u8>,
 }
 
 const ENDPOINT_KEYS: [&str; 3] = ["id", "display_name", "deployed_models"];
-const DEPLOYED_MODEL_KEYS: [&str; 4] = ["id", "model", "version", "traffic"];
+const DEPLOYED_MODEL_KEYS: [&str; 5] = ["id", "model", "version", "traffic", "shadow"];
 const ID_RULE: &str = "an id of 1 to 128 letters, digits, '-', '_' and '.', the first one a letter or a digit";
 
 /// Whether a text can be an id, and so one segment of a path.
@@ -109,12 +112,22 @@ fn read_deployed_models(node: &Node, endpoint: &str, problems: &mut Vec<Problem>
             let kind = inconsistent(format!("two deployed models of this endpoint have the id {id:?}"));
             reader.refuse("id", &origin, kind);
         }
-        shares.push(reader.optional("traffic", integer::<u8>(0..=100, 50)));
+        let traffic = reader.optional("traffic", integer::<u8>(0..=100, 50));
+        let shadow = reader.optional("shadow", shadow_percent).flatten();
+        match (shadow, traffic) {
+            (Some(_), Some(1..)) => {
+                let kind = inconsistent("a shadow gets copies alone: leave out its `traffic`".to_owned());
+                reader.refuse("traffic", &origin, kind);
+            }
+            (Some(_), _) => {}
+            (None, traffic) => shares.push(traffic),
+        }
         deployed_models.push(DeployedModel {
             id: own_id,
             model: required(&mut reader, &table, "model", &origin, id).unwrap_or_default(),
             version: reader.optional("version", id),
             traffic: 0,
+            shadow,
         });
     }
     if problems.len() > before {
@@ -122,13 +135,25 @@ fn read_deployed_models(node: &Node, endpoint: &str, problems: &mut Vec<Problem>
     }
     match split(&shares) {
         Ok(shares) => {
-            for (deployed_model, share) in deployed_models.iter_mut().zip(shares) {
+            let answering = deployed_models.iter_mut().filter(|deployed| deployed.shadow.is_none());
+            for (deployed_model, share) in answering.zip(shares) {
                 deployed_model.traffic = share;
             }
         }
         Err(reason) => problems.push(Problem { origin: node.origin.clone(), key: path, kind: inconsistent(reason) }),
     }
     deployed_models
+}
+
+/// `true` for all requests, `false` for no shadow, or a percent.
+fn shadow_percent(value: &Value) -> Parsed<Option<u8>> {
+    match boolean(value) {
+        Ok(true) => Ok(Some(100)),
+        Ok(false) => Ok(None),
+        Err(_) => integer::<u8>(1..=100, 10)(value).map(Some).map_err(|_| {
+            Expected("true, or the percent of the requests to copy, 1 to 100".to_owned(), "10".to_owned())
+        }),
+    }
 }
 
 /// The shares of the traffic, which add up to 100; one that is alone may be left out.
@@ -213,7 +238,13 @@ mod tests {
     #[test]
     fn a_single_deployed_model_gets_all_the_traffic() {
         let endpoints = endpoints("[[endpoint]]\nid = \"a\"\ndeployed_models = [{ model = \"m\", version = 2 }]");
-        let expected = DeployedModel { id: None, model: "m".to_owned(), version: Some("2".to_owned()), traffic: 100 };
+        let expected = DeployedModel {
+            id: None,
+            model: "m".to_owned(),
+            version: Some("2".to_owned()),
+            traffic: 100,
+            shadow: None,
+        };
         assert_eq!(endpoints.unwrap()[0].deployed_models, [expected]);
     }
 
@@ -224,6 +255,21 @@ mod tests {
         let endpoints = endpoints(toml).unwrap();
         let shares: Vec<u8> = endpoints[0].deployed_models.iter().map(|deployed| deployed.traffic).collect();
         assert_eq!(shares, [90, 10]);
+    }
+
+    #[test]
+    fn a_shadow_has_no_share_of_the_traffic() {
+        let toml = |shadow: &str| {
+            format!("endpoint = [{{ id = 'a', deployed_models = [{{ model = 'm' }}, {{ model = 'n', {shadow} }}] }}]")
+        };
+        for (text, percent) in [("shadow = true", Some(100)), ("shadow = 5, traffic = 0", Some(5))] {
+            let deployed = endpoints(&toml(text)).unwrap()[0].deployed_models.clone();
+            let shares: Vec<_> = deployed.iter().map(|deployed| (deployed.traffic, deployed.shadow)).collect();
+            assert_eq!(shares, [(100, None), (0, percent)]);
+        }
+        for text in ["shadow = 0", "shadow = 101", "shadow = 'x'", "shadow = 5, traffic = 10", "shadow = false"] {
+            assert!(endpoints(&toml(text)).is_err(), "{text}");
+        }
     }
 
     #[test]

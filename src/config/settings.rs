@@ -47,6 +47,8 @@ pub struct Settings {
     pub repository: Repository,
     /// `[artifacts]`
     pub artifacts: Artifacts,
+    /// `[state]`
+    pub state: State,
     /// `[log]`
     pub log: Log,
     /// `[[endpoint]]`
@@ -235,6 +237,14 @@ pub struct Artifacts {
     pub variables: Variables,
 }
 
+/// `[state]`: what is made over the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// Where it is kept. `None`: in memory only.
+    #[serde(serialize_with = "path")]
+    pub directory: Option<PathBuf>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Log {
@@ -275,6 +285,7 @@ impl Settings {
                 max_bytes: reader.read("max_bytes", reader::size(1 << 20..=1 << 50, "50GiB")),
                 variables: Variables::default(),
             }),
+            state: reader.section("state", |reader| State { directory: reader.read("directory", optional_path) }),
             log: reader.section("log", Log::read),
             endpoints: Vec::new(),
             container,

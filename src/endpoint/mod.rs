@@ -1,13 +1,11 @@
 //! Endpoints: the names that requests go to, and which deployed model answers each request.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use crate::artifact::LocalArtifact;
 use crate::engine::Signature;
 use crate::observe::DeployedModelMetrics;
 use crate::protocol::generated::google::cloud::aiplatform::v1::ExplanationSpec;
@@ -15,12 +13,17 @@ use crate::protocol::vertex::DeployedModelFields;
 use crate::scheduler::Scheduler;
 use crate::task::Task;
 
+mod catalog;
 mod identity;
 mod model;
+mod shadow;
 mod traffic;
 
+pub use catalog::{Catalog, Defaults};
 pub use identity::derived_id;
+pub(crate) use identity::hash;
 pub use model::{NamedModel, Version};
+pub use shadow::{Copied, Shadow};
 use traffic::TrafficSplit;
 
 /// A model that is ready to answer. Several deployed models may share it, and its queue.
@@ -43,6 +46,8 @@ pub struct ServedModel {
     pub file_bytes: u64,
     /// How long it took to become ready.
     pub load_time: Duration,
+    /// What keeps its files on this machine, where they were brought here.
+    pub files: Option<LocalArtifact>,
     /// Its queue.
     pub scheduler: Scheduler,
 }
@@ -57,10 +62,22 @@ pub struct DeployedModel {
     pub traffic: u8,
     /// What is counted of its requests.
     pub metrics: DeployedModelMetrics,
-    /// How its predictions are explained, where somebody said.
+    /// How its predictions are explained, by the model's own specification and the deployment's; `None`: nobody said.
     pub explanation_spec: Option<ExplanationSpec>,
     /// Whether they are not explained at all.
     pub disable_explanations: bool,
+    /// The percent of the requests that it gets copies of, as a shadow, which answers nobody.
+    pub shadow: Option<u8>,
+}
+
+/// Who an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of Endpoint")]
+pub struct Identity {
+    pub name: String,
+    pub id: String,
+    pub display_name: String,
+    pub create_time: String,
 }
 
 /// A name that requests go to.
@@ -74,22 +91,28 @@ pub struct Endpoint {
     /// When it began to be served, as RFC 3339. Google's SDK takes an endpoint without it for one that isn't loaded.
     pub create_time: String,
     deployed_models: Vec<Arc<DeployedModel>>,
-    split: TrafficSplit,
+    split: Arc<TrafficSplit>,
+    shadows: Vec<Shadow>,
 }
 
 impl Endpoint {
-    /// An endpoint for models whose traffic adds up to 100; `parent` is `projects/{project}/locations/{location}`.
-    pub fn new(parent: &str, id: String, display_name: String, deployed_models: Vec<Arc<DeployedModel>>) -> Self {
+    /// An endpoint for models whose traffic adds up to 100, or to 0 where nothing is deployed.
+    pub fn new(identity: Identity, deployed_models: Vec<Arc<DeployedModel>>) -> Self {
         let shares: Vec<u8> = deployed_models.iter().map(|deployed| deployed.traffic).collect();
-        let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        Self {
-            name: format!("{parent}/endpoints/{id}"),
-            id,
-            display_name,
-            create_time: now.format(&Rfc3339).unwrap_or_default(),
-            split: TrafficSplit::new(&shares),
-            deployed_models,
+        let Identity { name, id, display_name, create_time } = identity;
+        let split = Arc::new(TrafficSplit::new(&shares));
+        let shadow = |deployed: &Arc<DeployedModel>| Some(Shadow::new(deployed.clone(), deployed.shadow?));
+        let shadows = deployed_models.iter().filter_map(shadow).collect();
+        Self { name, id, display_name, create_time, deployed_models, split, shadows }
+    }
+
+    /// Goes on with the turns of an earlier state of this endpoint, where the split is the same, so that a change of
+    /// something else doesn't begin a new hundred.
+    pub fn after(mut self, earlier: &Self) -> Self {
+        if self.split.turns() == earlier.split.turns() {
+            self.split = earlier.split.clone();
         }
+        self
     }
 
     /// The models, in the order in which they were declared.
@@ -97,9 +120,29 @@ impl Endpoint {
         &self.deployed_models
     }
 
-    /// The deployed model whose turn it is by the traffic split; `None` when none has traffic.
-    pub fn choose(&self) -> Option<&Arc<DeployedModel>> {
-        self.deployed_models.get(self.split.next()?)
+    /// Those of the models that get copies of the traffic.
+    pub fn shadows(&self) -> &[Shadow] {
+        &self.shadows
+    }
+
+    /// The deployed model whose turn it is by the traffic split; `None` when none has traffic. Requests of one `session`
+    /// get the same one as long as the split is unchanged, on every replica, and take nobody's turn.
+    pub fn choose(&self, session: Option<&[u8]>) -> Option<&Arc<DeployedModel>> {
+        let index = match session {
+            Some(session) => self.split.of(session),
+            None => self.split.next(),
+        };
+        self.deployed_models.get(index?)
+    }
+
+    /// The deployed model of an id.
+    ///
+    /// # Errors
+    /// [`LookupError::UnknownDeployedModel`].
+    pub fn deployed_model(&self, id: &str) -> Result<&Arc<DeployedModel>, LookupError> {
+        self.deployed_models.iter().find(|deployed| deployed.fields.deployed_model_id == id).ok_or_else(|| {
+            LookupError::UnknownDeployedModel { endpoint: self.id.clone(), id: id.chars().take(64).collect() }
+        })
     }
 }
 
@@ -149,64 +192,4 @@ pub enum LookupError {
     /// The endpoint exists, but sends no traffic to any model.
     #[error("endpoint `{0}` has no deployed model with traffic")]
     NoTraffic(String),
-}
-
-/// All endpoints.
-#[derive(Default)]
-pub struct Catalog {
-    endpoints: BTreeMap<String, Arc<Endpoint>>,
-    default: Option<String>,
-}
-
-impl Catalog {
-    /// The endpoints by their ids. Without an endpoint of the default's id, the only one there is answers in its place.
-    pub fn new(endpoints: Vec<Endpoint>, default: &str) -> Self {
-        let endpoints: BTreeMap<_, _> =
-            endpoints.into_iter().map(|endpoint| (endpoint.id.clone(), Arc::new(endpoint))).collect();
-        let default = match endpoints.len() {
-            _ if endpoints.contains_key(default) => Some(default.to_owned()),
-            1 => endpoints.keys().next().cloned(),
-            _ => None,
-        };
-        Self { endpoints, default }
-    }
-
-    /// The endpoints in the order of their ids.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.endpoints.values()
-    }
-
-    /// The endpoint of an id.
-    ///
-    /// # Errors
-    /// [`LookupError::UnknownEndpoint`].
-    pub fn endpoint(&self, id: &str) -> Result<&Arc<Endpoint>, LookupError> {
-        self.endpoints.get(id).ok_or_else(|| LookupError::UnknownEndpoint {
-            id: id.chars().take(64).collect(),
-            known: self.endpoints.keys().cloned().collect(),
-        })
-    }
-
-    /// The endpoint for routes that name none.
-    ///
-    /// # Errors
-    /// [`LookupError::NoDefault`].
-    pub fn default_endpoint(&self) -> Result<&Arc<Endpoint>, LookupError> {
-        self.default
-            .as_ref()
-            .and_then(|id| self.endpoints.get(id))
-            .ok_or_else(|| LookupError::NoDefault { known: self.endpoints.keys().cloned().collect() })
-    }
-}
-
-impl Endpoint {
-    /// The deployed model of an id.
-    ///
-    /// # Errors
-    /// [`LookupError::UnknownDeployedModel`].
-    pub fn deployed_model(&self, id: &str) -> Result<&Arc<DeployedModel>, LookupError> {
-        self.deployed_models.iter().find(|deployed| deployed.fields.deployed_model_id == id).ok_or_else(|| {
-            LookupError::UnknownDeployedModel { endpoint: self.id.clone(), id: id.chars().take(64).collect() }
-        })
-    }
 }

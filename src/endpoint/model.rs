@@ -94,7 +94,7 @@ impl NamedModel {
     pub fn choose(&self, version: Version<'_>) -> Result<(Arc<Endpoint>, Arc<DeployedModel>), LookupError> {
         match (version, &self.endpoint) {
             (Version::Any, Some(endpoint)) => {
-                let deployed = endpoint.choose().ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?;
+                let deployed = endpoint.choose(None).ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?;
                 Ok((endpoint.clone(), deployed.clone()))
             }
             _ => self.find(version).cloned(),

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::hash;
+
 /// Deals requests out so that each hundred of them is split exactly, and evenly within the hundred.
 #[derive(Debug)]
 pub struct TrafficSplit {
@@ -28,6 +30,21 @@ impl TrafficSplit {
         Self { turns, next: AtomicUsize::new(0) }
     }
 
+    /// Who has each of the hundred turns.
+    pub fn turns(&self) -> &[usize] {
+        &self.turns
+    }
+
+    /// The index that a session belongs to: always the same for the same text and split, on every replica. Over many
+    /// sessions the shares are those of the split.
+    pub fn of(&self, session: &[u8]) -> Option<usize> {
+        // The lower bits of FNV are those of the last byte's; a multiplication's upper half depends on all of them.
+        const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = (hash(session.iter().copied()) ^ (hash(session.iter().copied()) >> 32)).wrapping_mul(GOLDEN_RATIO);
+        let turn = ((mixed >> 32) as usize).checked_rem(self.turns.len())?;
+        self.turns.get(turn).copied()
+    }
+
     /// The index whose turn it is.
     pub fn next(&self) -> Option<usize> {
         let count = self.turns.len();
@@ -49,6 +66,17 @@ mod tests {
         for ten in turns.chunks(10) {
             assert_eq!(count(ten, 1), 2, "{ten:?}");
         }
+    }
+
+    #[test]
+    fn a_session_stays_where_it_is_and_many_are_split_as_requests_are() {
+        let split = TrafficSplit::new(&[80, 20]);
+        let of = |number: usize| split.of(format!("user-{number}").as_bytes()).unwrap();
+        let again = TrafficSplit::new(&[80, 20]);
+        assert!((0..100).all(|number| again.of(format!("user-{number}").as_bytes()) == Some(of(number))));
+        let second = (0..10_000).filter(|number| of(*number) == 1).count();
+        assert!((1800..2200).contains(&second), "{second}");
+        assert_eq!(TrafficSplit::new(&[0]).of(b"x"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::Grpc;
 use super::call::Call;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{ExplainRequest, ExplainResponse};
 use crate::protocol::status::{Code, Status};
-use crate::service::{Chosen, ENDPOINT_ID, Question, Target};
+use crate::service::{Chosen, ENDPOINT_ID, Question, SESSION, Target};
 use crate::task::Prediction;
 
 /// What a call says beside its message.
@@ -16,6 +16,7 @@ pub struct Head {
     /// When it came, and when it has to be answered.
     pub call: Call,
     endpoint: Option<MetadataValue<Ascii>>,
+    session: Option<MetadataValue<Ascii>>,
 }
 
 impl Head {
@@ -25,6 +26,7 @@ impl Head {
         Self {
             call: call.unwrap_or_else(|| Call::new(None, grpc.settings.request_timeout)),
             endpoint: request.metadata().get(ENDPOINT_ID).cloned(),
+            session: request.metadata().get(SESSION).filter(|session| !session.is_empty()).cloned(),
         }
     }
 
@@ -49,7 +51,19 @@ impl Grpc {
     /// # Errors
     /// The status for the client.
     pub fn choose(&self, target: Target<'_>) -> Result<Chosen, Status> {
-        self.service.choose(target).map_err(|error| {
+        self.choose_for(target, None)
+    }
+
+    /// The one of the endpoint that a call names, and of its session.
+    ///
+    /// # Errors
+    /// The status for the client.
+    pub fn choose_of(&self, head: &Head, endpoint: &str) -> Result<Chosen, Status> {
+        self.choose_for(Target::Endpoint(head.endpoint(endpoint)?), head.session.as_ref().map(MetadataValue::as_bytes))
+    }
+
+    fn choose_for(&self, target: Target<'_>, session: Option<&[u8]>) -> Result<Chosen, Status> {
+        self.service.choose_for(target, session).map_err(|error| {
             let status = Status::from(&error);
             self.metrics.answered_unknown(status.http_status().as_u16());
             status

@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use super::Grpc;
+use super::management::Host;
 use super::status::to_tonic;
 use crate::observe::Metrics;
 use crate::protocol::status::{Code, Status, canonical};
@@ -62,6 +63,9 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
         Ok(timeout) => {
             let call = Call::new(timeout, grpc.settings.request_timeout);
             request.extensions_mut().insert(call);
+            if let Some(authority) = request.uri().authority().cloned() {
+                request.extensions_mut().insert(Host(authority));
+            }
             match tokio::time::timeout_at(call.deadline, next.run(request)).await {
                 Ok(response) => response,
                 Err(_) => failed(&Status::new(Code::DeadlineExceeded, "the request did not arrive in time")),

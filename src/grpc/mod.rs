@@ -16,9 +16,13 @@ use tonic::server::NamedService;
 use tower::util::MapRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::management::{Management, Version};
 use crate::observe::Metrics;
 use crate::protocol::generated;
+use crate::protocol::generated::google::cloud::aiplatform::v1::endpoint_service_server::EndpointServiceServer;
+use crate::protocol::generated::google::cloud::aiplatform::v1::model_service_server::ModelServiceServer;
 use crate::protocol::generated::google::cloud::aiplatform::v1::prediction_service_server::PredictionServiceServer;
+use crate::protocol::generated::google::longrunning::operations_server::OperationsServer;
 use crate::protocol::generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::protocol::status::Status;
 use crate::server::Drain;
@@ -27,6 +31,7 @@ use crate::service::Service;
 mod ask;
 mod call;
 mod health;
+mod management;
 mod methods;
 mod open_inference;
 mod prediction;
@@ -34,13 +39,16 @@ mod status;
 mod streams;
 
 pub use call::is_grpc;
+use management::Managed;
 pub use methods::Methods;
 use open_inference::OpenInference;
 use prediction::Predictions;
 use streams::Streams;
 
-/// The service under its other version, whose messages are the same.
+/// The services under their other version, whose messages are the same.
 const V1BETA1: &str = "google.cloud.aiplatform.v1beta1.PredictionService";
+const V1BETA1_MODELS: &str = "google.cloud.aiplatform.v1beta1.ModelService";
+const V1BETA1_ENDPOINTS: &str = "google.cloud.aiplatform.v1beta1.EndpointService";
 
 /// The path of the health service's probe.
 pub const PROBE: &str = "/grpc.health.v1.Health/Check";
@@ -60,6 +68,8 @@ pub struct GrpcSettings {
 pub struct Grpc {
     /// Predicts.
     pub service: Arc<Service>,
+    /// Makes and changes endpoints and models.
+    pub management: Arc<Management>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Limits.
@@ -103,11 +113,28 @@ pub async fn router(grpc: Arc<Grpc>, drain: &Drain) -> Result<(Router, Arc<Metho
     let reflection_alpha = descriptors().build_v1alpha()?.max_decoding_message_size(limit);
     let metrics = grpc.metrics.clone();
     let router = callable(predictions(Some(methods.clone())))
+        .merge(managed(&grpc))
         .route_service(&path_of(name_of(&reflection)), reflection)
         .route_service(&path_of(name_of(&reflection_alpha)), reflection_alpha)
         .layer(CatchPanicLayer::custom(move |_| call::panicked(&metrics)))
         .layer(from_fn_with_state(grpc.clone(), call::accept));
     Ok((router, methods))
+}
+
+/// The services that make and change endpoints and models, and operations.
+fn managed(grpc: &Grpc) -> Router {
+    let limit = grpc.settings.message_limit;
+    let of = |version| Managed { management: grpc.management.clone(), version };
+    let models = |version| ModelServiceServer::new(of(version)).max_decoding_message_size(limit);
+    let endpoints = |version| EndpointServiceServer::new(of(version)).max_decoding_message_size(limit);
+    let operations = OperationsServer::new(of(Version::V1)).max_decoding_message_size(limit);
+    let (v1_models, v1_endpoints) = (models(Version::V1), endpoints(Version::V1));
+    Router::new()
+        .route_service(&path_of(V1BETA1_MODELS), MapRequest::new(models(Version::V1Beta1), as_v1))
+        .route_service(&path_of(V1BETA1_ENDPOINTS), MapRequest::new(endpoints(Version::V1Beta1), as_v1))
+        .route_service(&path_of(name_of(&v1_models)), v1_models)
+        .route_service(&path_of(name_of(&v1_endpoints)), v1_endpoints)
+        .route_service(&path_of(name_of(&operations)), operations)
 }
 
 /// The answer for a service or a method that doesn't exist.

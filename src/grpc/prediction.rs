@@ -44,7 +44,7 @@ impl Predictions {
         write: impl FnOnce(&Chosen, &[Prediction], C) -> Result<T, serde_json::Error>,
     ) -> Result<Response<T>, tonic::Status> {
         let outcome = async {
-            let chosen = self.grpc.choose(Target::Endpoint(head.endpoint(endpoint)?))?;
+            let chosen = self.grpc.choose_of(&head, endpoint)?;
             let write = |predictions: &[Prediction], context| write(&chosen, predictions, context);
             let message = self.grpc.ask(head.call, &chosen, || read(&chosen), write).await?;
             Ok((message, chosen))
@@ -131,7 +131,7 @@ impl PredictionService for Predictions {
         let head = Head::of(&request, &self.grpc);
         let wire::StreamingPredictRequest { endpoint, inputs, parameters } = request.into_inner();
         let opened = (|| {
-            let chosen = self.grpc.choose(Target::Endpoint(head.endpoint(&endpoint)?))?;
+            let chosen = self.grpc.choose_of(&head, &endpoint)?;
             let sets = input_sets(&chosen.deployed.model, inputs).map_err(|error| Status::from(&error));
             match sets {
                 Ok(sets) => Ok((chosen, sets)),
@@ -189,7 +189,7 @@ impl PredictionService for Predictions {
         let outcome = async {
             let endpoint = head.endpoint(&request.endpoint)?.to_owned();
             let target = match request.deployed_model_id.clone() {
-                id if id.is_empty() => self.grpc.choose(Target::Endpoint(&endpoint))?,
+                id if id.is_empty() => self.grpc.choose_of(&head, &endpoint)?,
                 id => self.grpc.choose(Target::DeployedModel { endpoint: &endpoint, id: &id })?,
             };
             let message = self.grpc.explain(head.call, &target, request).await?;

@@ -21,7 +21,7 @@ use super::status::to_tonic;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::status::{Code, Status};
 use crate::server::Drain;
-use crate::service::{Chosen, Target, read_direct, write_direct};
+use crate::service::{Chosen, read_direct, write_direct};
 
 /// The most messages of one stream that are worked on at once.
 const WINDOW: usize = 8;
@@ -66,7 +66,7 @@ impl Streams {
             let (grpc, head) = (grpc.clone(), head.clone());
             let call = head.call.message(grpc.settings.request_timeout);
             async move {
-                let chosen = grpc.choose(Target::Endpoint(head.endpoint(&endpoint)?))?;
+                let chosen = grpc.choose_of(&head, &endpoint)?;
                 grpc.direct(call, &chosen, inputs, parameters).await.map(Q::Answer::from)
             }
         });

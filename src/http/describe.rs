@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Api;
 use crate::endpoint::{DeployedModel, Endpoint};
 use crate::engine::TensorSpec;
 use crate::task::Task;
@@ -23,6 +24,31 @@ pub fn endpoint(endpoint: &Endpoint) -> Value {
         "predict": format!("/v1/endpoints/{}:predict", endpoint.id),
         "deployedModels": models,
     })
+}
+
+/// Adds to an endpoint's resource what only this server knows of it, where it is being served: what its models take and
+/// give, with an example. Google's clients pass over fields that they don't know.
+pub fn add_details(api: &Api, resource: &mut Value) {
+    let id = resource["name"].as_str().and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+    let Ok(catalog) = api.service.catalog() else { return };
+    let Some(served) = catalog.get(id) else { return };
+    let mut details = endpoint(served);
+    let models = details["deployedModels"].take();
+    add_missing(resource, details);
+    for model in resource["deployedModels"].as_array_mut().into_iter().flatten() {
+        let of_it = models.as_array().into_iter().flatten().find(|details| details["id"] == model["id"]);
+        add_missing(model, of_it.cloned().unwrap_or_default());
+    }
+}
+
+fn add_missing(resource: &mut Value, details: Value) {
+    let (Value::Object(resource), Value::Object(details)) = (resource, details) else { return };
+    for (field, value) in details {
+        // An empty field of a message is not written, so what is missing there is not to be added here.
+        if !matches!(field.as_str(), "trafficSplit" | "deployedModels") {
+            resource.entry(field).or_insert(value);
+        }
+    }
 }
 
 /// A deployed model with its inputs, labels and an example.

@@ -15,7 +15,7 @@ use super::middleware::{
 use super::respond::Failure;
 use super::stream::Framing;
 use crate::protocol::status::{Code, Status};
-use crate::service::{Answer, Chosen, Target};
+use crate::service::{Answer, Chosen, SESSION, Target};
 
 /// A request whose model is known and whose body has arrived.
 pub struct Exchange<'a> {
@@ -42,7 +42,8 @@ impl<'a> Exchange<'a> {
     /// The response that says what is wrong; it has been counted.
     pub async fn open(api: &'a Api, target: Target<'_>, request: Request) -> Result<Self, Response> {
         let begin = Instant::now();
-        let chosen = match api.service.choose(target) {
+        let session = request.headers().get(SESSION).map(HeaderValue::as_bytes).filter(|session| !session.is_empty());
+        let chosen = match api.service.choose_for(target, session) {
             Ok(chosen) => chosen,
             Err(error) => {
                 let status = Status::from(&error);

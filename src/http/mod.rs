@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::endpoint::LookupError;
 use crate::grpc::Methods;
+use crate::management::{Management, Version};
 use crate::observe::Metrics;
 use crate::protocol::status::{Code, Status};
 use crate::service::{Service, ServiceError, Target};
@@ -22,6 +23,7 @@ mod direct;
 mod exchange;
 mod explain;
 mod invoke;
+mod management;
 pub mod middleware;
 mod models;
 mod open_inference;
@@ -56,6 +58,8 @@ pub struct ApiSettings {
 pub struct Api {
     /// Predicts.
     pub service: Arc<Service>,
+    /// Makes and changes endpoints and models.
+    pub management: Arc<Management>,
     /// Calls methods by their names.
     pub methods: Arc<Methods>,
     /// Counts.
@@ -80,8 +84,11 @@ fn routes() -> Routes<Arc<Api>> {
         .route("/v1/endpoints/{endpoint}/deployedModels/{target}", any(deployed_model));
     for version in ["v1", "v1beta1"] {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
-        routes = routes.route(&path, any(resource));
+        let rest = format!("/{version}/projects/{{project}}/locations/{{location}}/{{*rest}}");
+        // One route for many paths, which the table has no words for.
+        routes = routes.route(&path, any(resource)).map(|router| router.route(&rest, any(managed)));
     }
+    let routes = routes.map(|router| router.route("/ui/{*name}", any(managed)));
     let routes = routes.merge(models::routes()).merge(open_inference::routes());
     let described = openapi::routes(&[routes.paths(), operations::routes().paths(), &invoke::paths()]);
     routes.merge(described)
@@ -128,8 +135,12 @@ struct Segments<T>(T);
 
 impl From<PathRejection> for Failure {
     fn from(_: PathRejection) -> Self {
-        Self(Status::new(Code::NotFound, "there is nothing at this path: it is not valid UTF-8 once it is decoded"))
+        Self(not_utf8())
     }
+}
+
+fn not_utf8() -> Status {
+    Status::new(Code::NotFound, "there is nothing at this path: it is not valid UTF-8 once it is decoded")
 }
 
 async fn endpoint(State(api): State<Arc<Api>>, Segments(target): Segments<String>, request: Request) -> Response {
@@ -142,7 +153,28 @@ async fn resource(
     Segments((_project, _location, target)): Segments<(String, String, String)>,
     request: Request,
 ) -> Response {
-    endpoint_action(&api, &target, request).await
+    match management::is_for_endpoint(ResourceVerb::split(&target).verb, request.method()) {
+        true => manage(&api, request).await,
+        false => endpoint_action(&api, &target, request).await,
+    }
+}
+
+async fn managed(State(api): State<Arc<Api>>, request: Request) -> Response {
+    manage(&api, request).await
+}
+
+/// Everything that is about resources rather than predictions.
+async fn manage(api: &Api, request: Request) -> Response {
+    let path = match percent_encoding::percent_decode_str(request.uri().path()).decode_utf8() {
+        Ok(path) => path.into_owned(),
+        Err(_) => return Failure(not_utf8()).into_response(),
+    };
+    let (version, name) = match path.trim_start_matches('/').split_once('/') {
+        Some(("v1beta1", name)) => (Version::V1Beta1, name),
+        Some((_, name)) => (Version::V1, name),
+        None => (Version::V1, ""),
+    };
+    management::handle(api, version, name, request).await
 }
 
 async fn endpoint_action(api: &Api, target: &str, request: Request) -> Response {

@@ -55,6 +55,36 @@ pub struct DeployedModelMetrics {
     pub(super) latency_overhead: Histogram,
     pub(super) latency_model: Histogram,
     pub(super) predictions: IntCounter,
+    /// For one that is a shadow.
+    pub(super) shadow: Option<ShadowSeries>,
+}
+
+/// What came of the copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ShadowOutcome {
+    /// Its answer was that of the model that was asked.
+    Agreed,
+    /// It was another one.
+    Differed,
+    /// There was none.
+    Failed,
+    /// It was not made, as the shadow was behind.
+    Dropped,
+}
+
+impl ShadowOutcome {
+    /// The labels' values; the position is the enum's number.
+    pub const NAMES: [&str; 4] = ["agreed", "differed", "failed", "dropped"];
+}
+
+/// The series of a shadow.
+#[derive(Debug, Clone)]
+pub(super) struct ShadowSeries {
+    /// By [`ShadowOutcome`].
+    pub requests: [IntCounter; 4],
+    /// Of the model that was asked, and of the shadow.
+    pub latency: [Histogram; 2],
 }
 
 /// What was counted so far: how often, and how long in all.
@@ -111,5 +141,20 @@ impl DeployedModelMetrics {
         self.latency_model.observe(model.as_secs_f64());
         self.latency_overhead.observe(total.saturating_sub(model).as_secs_f64());
         self.predictions.inc_by(predictions as u64);
+    }
+
+    /// What came of a copy, for a shadow.
+    pub fn shadowed(&self, outcome: ShadowOutcome) {
+        if let Some(shadow) = &self.shadow {
+            shadow.requests[outcome as usize].inc();
+        }
+    }
+
+    /// How long the model took that was asked, and the shadow for its copy.
+    pub fn shadow_latency(&self, primary: Duration, copy: Duration) {
+        if let Some(ShadowSeries { latency: [of_primary, of_shadow], .. }) = &self.shadow {
+            of_primary.observe(primary.as_secs_f64());
+            of_shadow.observe(copy.as_secs_f64());
+        }
     }
 }

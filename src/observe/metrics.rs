@@ -12,8 +12,9 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
+use super::deployed_model::ShadowSeries;
 use super::process::ProcessMetrics;
-use super::{DeployedModelMetrics, ModelMetrics, Stage};
+use super::{DeployedModelMetrics, ModelMetrics, ShadowOutcome, Stage};
 
 /// Bounds of the histograms of time, in seconds: from a stage of microseconds to a request of a minute.
 const SECONDS: &[f64] = &[
@@ -46,6 +47,12 @@ const CODES: [&str; 16] = [
     "DATA_LOSS",
 ];
 
+/// The kinds of a prediction's latency.
+const LATENCIES: [&str; 3] = ["total", "overhead", "model"];
+
+/// Whose latency a shadow is compared by.
+const SHADOWED: [&str; 2] = ["primary", "shadow"];
+
 /// The classes of HTTP status.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -60,6 +67,8 @@ pub struct Metrics {
     stages: HistogramVec,
     latency: HistogramVec,
     predictions: IntCounterVec,
+    shadow_requests: IntCounterVec,
+    shadow_latency: HistogramVec,
     batch_size: HistogramVec,
     padding: IntCounterVec,
     queue_items: IntGaugeVec,
@@ -111,6 +120,17 @@ impl Metrics {
         )?;
         let predictions =
             make.counters("tessera_predictions_total", "Instances that were predicted", &deployed_model)?;
+        let shadow_requests = make.counters(
+            "tessera_shadow_requests_total",
+            "Copies of requests for a shadow, by what came of them",
+            &[&deployed_model[..], &["outcome"]].concat(),
+        )?;
+        let shadow_latency = make.histograms(
+            "tessera_shadow_latency_seconds",
+            "Time of a request that was copied: of the model that answered, and of the shadow",
+            &[&deployed_model[..], &["of"]].concat(),
+            SECONDS,
+        )?;
         let batch_size =
             make.histograms("tessera_batch_size", "Instances that the engine ran together", &model, ITEMS)?;
         let padding =
@@ -154,6 +174,8 @@ impl Metrics {
             stages,
             latency,
             predictions,
+            shadow_requests,
+            shadow_latency,
             batch_size,
             padding,
             queue_items,
@@ -180,10 +202,56 @@ impl Metrics {
         DeployedModelMetrics {
             requests: CLASSES.map(|class| self.requests.with_label_values(&[endpoint, deployed_model, class])),
             stages: Stage::ALL.map(|stage| self.stages.with_label_values(&[endpoint, deployed_model, stage.name()])),
-            latency_total: latency("total"),
-            latency_overhead: latency("overhead"),
-            latency_model: latency("model"),
+            latency_total: latency(LATENCIES[0]),
+            latency_overhead: latency(LATENCIES[1]),
+            latency_model: latency(LATENCIES[2]),
             predictions: self.predictions.with_label_values(&model),
+            shadow: None,
+        }
+    }
+
+    /// As [`Metrics::deployed_model`], for one that is a shadow.
+    pub fn shadow(&self, endpoint: &str, deployed_model: &str) -> DeployedModelMetrics {
+        let labels = |last: &'static str| [endpoint, deployed_model, last];
+        let series = ShadowSeries {
+            requests: ShadowOutcome::NAMES.map(|outcome| self.shadow_requests.with_label_values(&labels(outcome))),
+            latency: SHADOWED.map(|of| self.shadow_latency.with_label_values(&labels(of))),
+        };
+        DeployedModelMetrics { shadow: Some(series), ..self.deployed_model(endpoint, deployed_model) }
+    }
+
+    /// Forgets the series of a deployed model that is no more. Requests that it still answers are not counted.
+    pub fn remove_deployed_model(&self, endpoint: &str, deployed_model: &str) {
+        let labels = |last: &'static str| [endpoint, deployed_model, last];
+        // What has no series can't be removed, which is no failure.
+        for class in CLASSES {
+            let _ = self.requests.remove_label_values(&labels(class));
+        }
+        for stage in Stage::ALL {
+            let _ = self.stages.remove_label_values(&labels(stage.name()));
+        }
+        for kind in LATENCIES {
+            let _ = self.latency.remove_label_values(&labels(kind));
+        }
+        for outcome in ShadowOutcome::NAMES {
+            let _ = self.shadow_requests.remove_label_values(&labels(outcome));
+        }
+        for of in SHADOWED {
+            let _ = self.shadow_latency.remove_label_values(&labels(of));
+        }
+        let _ = self.predictions.remove_label_values(&[endpoint, deployed_model]);
+    }
+
+    /// Forgets the series of a model that is not in memory any more.
+    pub fn remove_model(&self, model: &str, version: &str) {
+        let model = [model, version];
+        let _ = self.batch_size.remove_label_values(&model);
+        let _ = self.queue_items.remove_label_values(&model);
+        let _ = self.queue_bytes.remove_label_values(&model);
+        let _ = self.expected_wait.remove_label_values(&model);
+        let _ = self.model_load.remove_label_values(&model);
+        for counters in [&self.padding, &self.refused, &self.cancelled] {
+            let _ = counters.remove_label_values(&model);
         }
     }
 

@@ -8,7 +8,7 @@ mod model;
 mod process;
 mod writer;
 
-pub use deployed_model::{DeployedModelMetrics, Stage};
+pub use deployed_model::{DeployedModelMetrics, ShadowOutcome, Stage};
 pub use logging::{LogControl, LogError, LogFormat, LogSettings, start_logging};
 pub use metrics::Metrics;
 pub use model::ModelMetrics;

@@ -52,17 +52,31 @@ fn descriptor<M: Name>() -> Result<MessageDescriptor, String> {
 /// # Errors
 /// [`ProtoJsonError::Read`].
 pub fn read<M: Message + Name + Default>(json: &[u8]) -> Result<M, ProtoJsonError> {
-    let error = |reason: String| ProtoJsonError::Read { message: M::NAME, reason };
     if json.iter().all(u8::is_ascii_whitespace) {
         return Ok(M::default());
     }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let descriptor = descriptor::<M>().map_err(error)?;
-    let message = DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, &options)
-        .and_then(|message| deserializer.end().map(|()| message))
-        .map_err(|reason| error(reason.to_string()))?;
-    message.transcode_to().map_err(|reason| error(reason.to_string()))
+    let message = dynamic::<M, _>(&mut deserializer, true)?;
+    deserializer.end().map_err(|reason| read_error::<M>(&reason))?;
+    message.transcode_to().map_err(|reason| read_error::<M>(&reason))
+}
+
+/// Reads a message from JSON that is parsed already. `strict`: an unknown field is an error, otherwise it is passed over.
+///
+/// # Errors
+/// [`ProtoJsonError::Read`].
+pub fn from_value<M: Message + Name + Default>(json: Value, strict: bool) -> Result<M, ProtoJsonError> {
+    dynamic::<M, _>(json, strict)?.transcode_to().map_err(|reason| read_error::<M>(&reason))
+}
+
+fn dynamic<'de, M: Name, D: serde::Deserializer<'de>>(json: D, strict: bool) -> Result<DynamicMessage, ProtoJsonError> {
+    let options = DeserializeOptions::new().deny_unknown_fields(strict);
+    let descriptor = descriptor::<M>().map_err(|reason| read_error::<M>(&reason))?;
+    DynamicMessage::deserialize_with_options(descriptor, json, &options).map_err(|reason| read_error::<M>(&reason))
+}
+
+fn read_error<M: Name>(reason: &dyn std::fmt::Display) -> ProtoJsonError {
+    ProtoJsonError::Read { message: M::NAME, reason: reason.to_string() }
 }
 
 /// Writes a message.

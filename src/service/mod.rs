@@ -18,6 +18,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
+use shadow::Copies;
+
 use crate::auth;
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, LookupError, Version};
 use crate::protocol::tf_serving::Form;
@@ -33,11 +35,15 @@ mod explain;
 pub mod open_inference;
 mod pool;
 mod raw;
+mod shadow;
 
 pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use pool::WorkPool;
 pub use raw::{RawForm, read_raw, read_rows};
+
+/// The header, or gRPC's metadata, whose value keeps the requests of a session with one deployed model.
+pub const SESSION: &str = "x-tessera-session";
 
 /// What a route asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +182,15 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Loading`], [`ServiceError::Lookup`] or [`ServiceError::Forbidden`].
     pub fn choose(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
-        match self.find(target) {
+        self.choose_for(target, None)
+    }
+
+    /// As [`Service::choose`], but the requests of one session, whatever names it, stay with one deployed model.
+    ///
+    /// # Errors
+    /// As [`Service::choose`].
+    pub fn choose_for(&self, target: Target<'_>, session: Option<&[u8]>) -> Result<Chosen, ServiceError> {
+        match self.find(target, session) {
             Ok(chosen) if auth::may_use(&chosen.endpoint.id) => Ok(chosen),
             Ok(_) => Err(ServiceError::Forbidden),
             // What there is, which the error tells, is not for everybody.
@@ -185,7 +199,7 @@ impl Service {
         }
     }
 
-    fn find(&self, target: Target<'_>) -> Result<Chosen, ServiceError> {
+    fn find(&self, target: Target<'_>, session: Option<&[u8]>) -> Result<Chosen, ServiceError> {
         let catalog = self.catalog()?;
         let endpoint = match target {
             Target::Default => catalog.default_endpoint()?,
@@ -197,7 +211,7 @@ impl Service {
         };
         let deployed = match target {
             Target::DeployedModel { id, .. } => endpoint.deployed_model(id)?,
-            _ => endpoint.choose().ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?,
+            _ => endpoint.choose(session).ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?,
         };
         Ok(Chosen { endpoint: endpoint.clone(), deployed: deployed.clone() })
     }
@@ -235,7 +249,7 @@ impl Service {
             named && versioned && only.is_none_or(|only| only == id)
         };
         let found = match (version, endpoint.id == name, only) {
-            (Version::Any, true, None) => endpoint.choose(),
+            (Version::Any, true, None) => endpoint.choose(None),
             _ => endpoint.deployed_models().iter().find(reaches),
         };
         let found = found.ok_or_else(|| LookupError::UnknownModel {
@@ -256,7 +270,7 @@ impl Service {
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
         let instances = request.instances.into_iter().map(Instance::Json).collect();
-        self.predict_instances(chosen, instances, request.parameters.as_deref(), deadline).await
+        self.ask(chosen, Question { instances, parameters: request.parameters, form: Form::Rows }, deadline).await
     }
 
     /// As [`Service::predict`], for a question in any form.
@@ -269,9 +283,25 @@ impl Service {
         question: Question,
         deadline: tokio::time::Instant,
     ) -> Result<Answer, ServiceError> {
-        let Question { instances, parameters, form } = question;
-        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await;
+        let form = question.form;
+        let answer = self.ask(chosen, question, deadline).await;
         answer.map_err(|error| error.in_form(form)).inspect_err(|error| error.log(chosen))
+    }
+
+    /// Puts a question to a model, and copies of it to the shadows of the endpoint.
+    async fn ask(
+        &self,
+        chosen: &Chosen,
+        question: Question,
+        deadline: tokio::time::Instant,
+    ) -> Result<Answer, ServiceError> {
+        let (copies, begin) = (Copies::of(chosen, &question), Instant::now());
+        let Question { instances, parameters, form: _ } = question;
+        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await?;
+        if let Some(copies) = copies {
+            copies.send(self, chosen, &answer, begin.elapsed());
+        }
+        Ok(answer)
     }
 
     /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may

@@ -35,11 +35,12 @@ def free_port():
 
 
 @contextlib.contextmanager
-def server(binary, grpc_port="off", models=REPOSITORY / "models", *options):
+def server(binary, grpc_port="off", models=REPOSITORY / "models", *options, settings=()):
     """A server of the repository's or other models; gives its port once it is ready, and ends it."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIP_", "TESSERA__"))}
     environment["TESSERA__SERVER__DRAIN_DELAY"] = "0s"
+    environment.update(settings)
     command = [binary, "serve", "--host", "127.0.0.1", "--port", str(port), "--admin-port", "off", "--log-level", "warn"]
     command += ["--grpc-port", str(grpc_port), "--models", models, *options]
     process = subprocess.Popen(command, env=environment)

@@ -10,6 +10,7 @@ mod explain;
 mod grpc;
 mod harness;
 mod invoke;
+mod management;
 mod models;
 mod open_inference;
 mod openapi;

@@ -12,7 +12,7 @@ use super::convert::{input_spec, input_value, is_contiguous, output_maps, output
 use super::shared::SharedSession;
 use super::weights::SharedWeights;
 use super::{LoadError, OnnxOptions, Provider};
-use crate::engine::{EngineError, Item, Signature};
+use crate::engine::{EngineError, Item, Signature, memory};
 use crate::tensor::{Tensor, TensorError};
 
 /// A session with what is known of its model. Threads may share it.
@@ -22,6 +22,16 @@ pub(super) struct ModelSession {
     fixed_batch: Option<usize>,
     /// What the session has borrowed, dropped after it.
     _weights: Option<Arc<SharedWeights>>,
+    _memory: GivesBack,
+}
+
+/// Dropped after what stands above it: what that had is the system's again, not the allocator's.
+struct GivesBack;
+
+impl Drop for GivesBack {
+    fn drop(&mut self) {
+        memory::give_back();
+    }
 }
 
 impl ModelSession {
@@ -52,7 +62,7 @@ impl ModelSession {
                 .map_err(unsupported)?,
         };
         let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
-        Ok(Self { session, signature, fixed_batch, _weights: weights })
+        Ok(Self { session, signature, fixed_batch, _weights: weights, _memory: GivesBack })
     }
 
     pub(super) fn signature(&self) -> &Signature {
