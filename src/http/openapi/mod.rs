@@ -142,13 +142,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_description_is_openapi() {
+    fn operations_are_whole_and_told_apart() {
         let routes = ["/v1/endpoints/{target}", "/v2/models/{model}/infer"].map(str::to_owned);
         let document = document(&routes);
-        // The types of another implementation of the standard.
-        let parsed: utoipa::openapi::OpenApi = serde_json::from_value(document.clone()).unwrap();
-        assert!(parsed.paths.paths.contains_key("/v1/endpoints/{endpoint}:predict"), "{document}");
+        assert_eq!(document["openapi"], "3.1.0");
+        assert!(document["paths"]["/v1/endpoints/{endpoint}:predict"]["post"]["requestBody"].is_object(), "{document}");
         assert!(document["components"]["schemas"]["google.cloud.aiplatform.v1.PredictRequest"].is_object());
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for operation in methods.as_object().unwrap().values() {
+                assert!(ids.insert(operation["operationId"].to_string()), "{path}");
+                assert!(operation["responses"]["200"]["content"].is_object(), "{path}");
+                let parameters = operation["parameters"].as_array().map_or(0, Vec::len);
+                assert_eq!(parameters, path.matches('{').count(), "{path}");
+            }
+        }
     }
 
     #[test]
