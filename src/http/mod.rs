@@ -85,11 +85,9 @@ fn routes() -> Routes<Arc<Api>> {
     for version in ["v1", "v1beta1"] {
         let path = format!("/{version}/projects/{{project}}/locations/{{location}}/endpoints/{{target}}");
         let rest = format!("/{version}/projects/{{project}}/locations/{{location}}/{{*rest}}");
-        // One route for many paths, which the table has no words for.
-        routes = routes.route(&path, any(resource)).map(|router| router.route(&rest, any(managed)));
+        routes = routes.route(&path, any(resource)).route(&rest, any(managed));
     }
-    let routes = routes.map(|router| router.route("/ui/{*name}", any(managed)));
-    let routes = routes.merge(models::routes()).merge(open_inference::routes());
+    let routes = routes.route("/ui/{*name}", any(managed)).merge(models::routes()).merge(open_inference::routes());
     let described = openapi::routes(&[routes.paths(), operations::routes().paths(), &invoke::paths()]);
     routes.merge(described)
 }

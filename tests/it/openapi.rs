@@ -59,6 +59,8 @@ async fn every_described_path_is_there() {
             ("location", "l"),
             ("file", "index.css"),
             ("path", "predict"),
+            ("operation", "1"),
+            ("name", "projects/p/locations/l/endpoints/linear/operations/1"),
         ] {
             asked = asked.replace(&format!("{{{name}}}"), value);
         }
@@ -68,6 +70,10 @@ async fn every_described_path_is_there() {
             let response = client().request(method.clone(), server.url(&asked)).body("{}").send().await.unwrap();
             let status = response.status().as_u16();
             let text = response.text().await.unwrap_or_default();
+            // There is no operation yet, and the answer says so.
+            if asked.contains("/operations/") && status == 404 && text.contains("no operation") {
+                continue;
+            }
             assert!(status != 404 && status != 405, "{method} {asked}: {status} {text}");
             // A body that is no request is the only thing that may be wrong.
             assert!(matches!(status, 200 | 308 | 400 | 501), "{method} {asked}: {status} {text}");

@@ -17,6 +17,7 @@ use super::respond::Failure;
 use super::table::Routes;
 use crate::protocol::status::{Code, Status};
 
+mod management;
 mod paths;
 mod schemas;
 
@@ -107,8 +108,10 @@ fn document(routes: &[String]) -> Value {
 
 fn describe(path: &str, operation: &Operation, schemas: &mut Schemas) -> Value {
     let names = path.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name);
+    let text = json!({ "type": "string" });
     let parameters: Vec<Value> = names
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text }))
+        .chain(operation.query.iter().map(|name| json!({ "name": name, "in": "query", "schema": text })))
         .collect();
     let mut described = json!({
         "tags": [operation.tag],

@@ -1,6 +1,7 @@
 //! What can be asked at each route.
 
 use super::super::routes::VERBS;
+use super::management;
 use super::schemas::Body;
 
 /// Groups of operations.
@@ -22,6 +23,8 @@ pub struct Operation {
     pub tag: &'static str,
     /// A line.
     pub summary: String,
+    /// Names in the query.
+    pub query: &'static [&'static str],
     /// What is sent.
     pub request: Option<Body>,
     /// What is given back.
@@ -30,16 +33,25 @@ pub struct Operation {
     pub error: Option<Body>,
 }
 
-fn get(tag: &'static str, summary: &str, answer: Body) -> Operation {
+impl Operation {
+    /// With names in the query.
+    pub fn taking(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+}
+
+/// A question without a body.
+pub fn get(tag: &'static str, summary: &str, answer: Body) -> Operation {
     let error = match tag {
         "models" | "open-inference" => Some(Body::Named("TextError")),
         "server" => None,
         _ => Some(Body::Named("Error")),
     };
-    Operation { method: "get", tag, summary: summary.to_owned(), request: None, answer, error }
+    Operation { method: "get", tag, summary: summary.to_owned(), query: &[], request: None, answer, error }
 }
 
-fn post(tag: &'static str, summary: &str, request: Body, answer: Body) -> Operation {
+/// A question with a body.
+pub fn post(tag: &'static str, summary: &str, request: Body, answer: Body) -> Operation {
     Operation { method: "post", request: Some(request), ..get(tag, summary, answer) }
 }
 
@@ -110,8 +122,14 @@ pub fn operations(route: &str) -> Option<Vec<(String, Operation)>> {
         _ if route.ends_with("/endpoints/{target}") => {
             let path = route.replace("{target}", "{endpoint}");
             let show = get("vertex", "An endpoint with its deployed models.", Body::Json);
-            Some(std::iter::once((path.clone(), show)).chain(verbs(&path)).collect())
+            let managed = if path.contains("/projects/") { management::endpoint(&path) } else { Vec::new() };
+            Some(std::iter::once((path.clone(), show)).chain(managed).chain(verbs(&path)).collect())
         }
+        _ if route.ends_with("/{*rest}") => Some(management::rest(route)),
+        "/ui/{*name}" => Some(vec![(
+            "/ui/{name}".to_owned(),
+            get("management", "An operation, where Google's clients ask for it.", Body::Json),
+        )]),
         _ if route.ends_with("/invoke/{*path}") => Some(vec![(
             route.replace("{*path}", "{path}"),
             post("vertex", "A path of the model's own, where it asks for them.", Body::Bytes, Body::Bytes),
