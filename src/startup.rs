@@ -161,6 +161,7 @@ impl Plan {
                     Arc::new(DeployedModel {
                         fields: self.fields(deployed, model),
                         model: model.clone(),
+                        invoke: model.invoke,
                         traffic: u8::try_from(scaled).unwrap_or(100),
                         metrics: match deployed.shadow {
                             Some(_) => metrics.shadow(&endpoint.id, &deployed.id),

@@ -36,7 +36,7 @@ pub struct ServedModel {
     pub display_name: String,
     /// What it means.
     pub task: Arc<Task>,
-    /// Whether its endpoints are asked by `/invoke/...`, and no longer by `predict` and the like.
+    /// Whether its own files ask for [`DeployedModel::invoke`].
     pub invoke: bool,
     /// What it takes and gives.
     pub signature: Signature,
@@ -60,6 +60,8 @@ pub struct DeployedModel {
     pub model: Arc<ServedModel>,
     /// Percent of the endpoint's requests.
     pub traffic: u8,
+    /// Whether it is asked by `/invoke/...`, and no longer by `predict` and the like.
+    pub invoke: bool,
     /// What is counted of its requests.
     pub metrics: DeployedModelMetrics,
     /// How its predictions are explained, by the model's own specification and the deployment's; `None`: nobody said.

@@ -72,9 +72,10 @@ async fn invoke(
         Ok(chosen) => chosen,
         Err(error) => return failure(error).into_response(),
     };
-    if !chosen.deployed.model.invoke {
+    if !chosen.deployed.invoke {
         let message = format!(
-            "the model `{}` does not ask for /invoke: set `invoke = true` in its model.toml, or use predict",
+            "the model `{}` does not ask for /invoke: set `invoke = true` in its model.toml, or `invokeRoutePrefix` when it \
+             is uploaded, or use predict",
             chosen.deployed.model.name
         );
         return Failure(Status::new(Code::FailedPrecondition, message)).into_response();

@@ -1,5 +1,5 @@
-//! The routes for those who run the server: metrics, liveness, readiness. None of them waits for inference or asks for
-//! a token; HEAD is answered like GET.
+//! The routes for those who run the server: metrics, liveness, readiness. None of them waits for inference; HEAD is answered
+//! like GET. Where tokens are asked for, `/metrics` asks for one too, unless it is the admin port's; health never does.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
     DeleteModelRequest, DeleteModelVersionRequest, DeleteOperationMetadata, GetModelRequest, ListModelVersionsRequest,
     ListModelVersionsResponse, ListModelsRequest, ListModelsResponse, MergeVersionAliasesRequest, Model,
-    UpdateModelRequest, UploadModelOperationMetadata, UploadModelRequest, UploadModelResponse,
+    ModelContainerSpec, UpdateModelRequest, UploadModelOperationMetadata, UploadModelRequest, UploadModelResponse,
 };
 use crate::protocol::generated::google::longrunning::Operation;
 use crate::protocol::status::{Code, Status};
@@ -58,6 +58,21 @@ pub fn kept(operation: &Operation) -> (String, Option<Operation>) {
     (names::id_of(&operation.name).to_owned(), Some(operation.clone()))
 }
 
+/// A model's own paths are all of them, and instead of the predict route.
+fn check_invoke(container: Option<&ModelContainerSpec>) -> Result<(), Status> {
+    let field = "model.container_spec.invoke_route_prefix";
+    match container.map(|spec| (spec.invoke_route_prefix.as_str(), spec.predict_route.is_empty())) {
+        None | Some(("", _) | ("/*", true)) => Ok(()),
+        Some(("/*", false)) => {
+            Err(Status::bad_field(field, format!("{field} and predict_route exclude each other: give one of them")))
+        }
+        Some((other, _)) => {
+            let other: String = other.chars().take(64).collect();
+            Err(Status::bad_field(field, format!("{field} must be \"/*\"; it is {other:?}")))
+        }
+    }
+}
+
 impl Management {
     /// `UploadModel`: a model, or a version more of one.
     ///
@@ -77,6 +92,7 @@ impl Management {
         let parent = names::parent("parent", &request.parent)?;
         let asked = request.model.ok_or_else(|| missing("model"))?;
         check_display_name("model.display_name", &asked.display_name)?;
+        check_invoke(asked.container_spec.as_ref())?;
         let aliases = AliasChange::parse("model.version_aliases", &asked.version_aliases)?;
         let writer = self.writer.lock().await;
         let (state, now) = (self.state()?, names::now());

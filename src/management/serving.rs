@@ -170,6 +170,8 @@ impl Management {
             let spec = version.and_then(|version| version.explanation_spec.as_ref());
             let name = version.map_or(deployed.display_name.as_str(), |version| version.display_name.as_str());
             let shadow = shadow::percent(deployed);
+            let container = version.and_then(|version| version.container_spec.as_ref());
+            let invoke = model.invoke || container.is_some_and(|spec| !spec.invoke_route_prefix.is_empty());
             let scaled = (share(deployed) * 100).checked_div(total).unwrap_or(0);
             Arc::new(endpoint::DeployedModel {
                 fields: DeployedModelFields {
@@ -179,6 +181,7 @@ impl Management {
                     model_version_id: deployed.model_version_id.clone(),
                 },
                 model,
+                invoke,
                 traffic: u8::try_from(scaled).unwrap_or(0),
                 metrics: match shadow {
                     Some(_) => self.metrics.shadow(id, &deployed.id),

@@ -94,7 +94,7 @@ impl Chosen {
     /// # Errors
     /// [`ServiceError::InvokeAlone`].
     pub fn check_verbs(&self) -> Result<(), ServiceError> {
-        match self.deployed.model.invoke {
+        match self.deployed.invoke {
             true => Err(ServiceError::InvokeAlone(self.endpoint.id.clone())),
             false => Ok(()),
         }

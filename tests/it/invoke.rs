@@ -6,7 +6,7 @@ use tessera::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use tonic::{Code, Request};
 
 use crate::grpc::{V1, call, channel, serving};
-use crate::harness::{Server, client, post};
+use crate::harness::{Server, client, post, root};
 
 fn endpoint(id: &str) -> String {
     format!("/v1/projects/p/locations/l/endpoints/{id}")
@@ -51,6 +51,37 @@ async fn a_models_own_paths() {
     let (status, refused) = ask(&server, Method::POST, &format!("{}/invoke/predict", endpoint("linear")), body).await;
     assert_eq!((status, &refused["error"]["status"]), (400, &json!("FAILED_PRECONDITION")));
     assert_eq!(ask(&server, Method::POST, &format!("{}/invoke/predict", endpoint("none")), body).await.0, 404);
+}
+
+#[tokio::test]
+async fn an_upload_may_ask_for_its_own_paths() {
+    let server = serving(&["linear"]).start();
+    let parent = "/v1/projects/p/locations/l";
+    let upload = |prefix: &str, predict: &str| {
+        let artifact = root().join("tests/models/linear");
+        let container = json!({"imageUri": "any", "invokeRoutePrefix": prefix, "predictRoute": predict});
+        json!({"modelId": "own", "model": {"displayName": "own", "artifactUri": artifact, "containerSpec": container}})
+    };
+    for (prefix, predict) in [("/v3/*", ""), ("/*", "/predict")] {
+        let (status, refused) = post(&server, &format!("{parent}/models:upload"), &upload(prefix, predict)).await;
+        assert_eq!(status, 400, "{refused}");
+        assert!(refused.to_string().contains("invoke_route_prefix"), "{refused}");
+    }
+    let deployed = json!({
+        "deployedModel": {"model": format!("{}/models/own", &parent[4..])}, "trafficSplit": {"0": 100}});
+    for (path, body) in [
+        ("models:upload", upload("/*", "")),
+        ("endpoints?endpointId=own", json!({"displayName": "own"})),
+        ("endpoints/own:deployModel", deployed),
+    ] {
+        let (status, answer) = post(&server, &format!("{parent}/{path}"), &body).await;
+        assert!(status == 200 && answer["done"] == true && answer["error"].is_null(), "{path}: {answer}");
+    }
+    let body = r#"{"instances":[[1,2,3,4]]}"#;
+    let (status, answer) = ask(&server, Method::POST, &format!("{}/invoke/predict", endpoint("own")), body).await;
+    assert_eq!((status, answer), (200, json!({"predictions": [[30.5]]})));
+    let (status, refused) = ask(&server, Method::POST, &format!("{}:predict", endpoint("own")), body).await;
+    assert_eq!((status, &refused["error"]["status"]), (400, &json!("FAILED_PRECONDITION")));
 }
 
 #[tokio::test]

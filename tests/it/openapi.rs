@@ -46,6 +46,10 @@ async fn every_described_path_is_there() {
     let described = description(&server).await;
     let paths = described["paths"].as_object().unwrap();
     assert!(paths.len() > 60, "{}", paths.len());
+    let operations = paths.values().flat_map(|methods| methods.as_object().unwrap().values());
+    let mut ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "two operations of one id: {ids:?}");
     for (path, methods) in paths {
         let mut asked = path
             .replace("{deployedModel}", &deployed)

@@ -137,7 +137,8 @@ fn describe(path: &str, operation: &Operation, schemas: &mut Schemas) -> Value {
 /// Unique, as method and path are: letters, digits and underscores.
 fn operation_id(method: &str, path: &str) -> String {
     let words = path.split(|character: char| !character.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
+    let index = (path.len() > 1 && path.ends_with('/')).then_some("index");
+    std::iter::once(method).chain(words).chain(index).collect::<Vec<_>>().join("_")
 }
 
 #[cfg(test)]
