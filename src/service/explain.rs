@@ -26,6 +26,11 @@ use crate::task::image_classification::ImageClassification;
 use crate::task::{InputError, Instance, OutputError, Scores, Task};
 use crate::tensor::{ElementType, Tensor};
 
+/// The most features of an instance, evaluations for one baseline, and values of all outputs in them: tens of megabytes.
+const MOST_FEATURES: usize = 4096;
+const MOST_EVALUATIONS: usize = 1 << 16;
+const MOST_VALUES: usize = 1 << 22;
+
 /// Variants that are in the queue at once for one request: enough for a full batch, and little of a queue.
 const PORTION: usize = 32;
 
@@ -124,6 +129,7 @@ impl Asked<'_> {
         answer.images.extend(images);
         let places = self.places(&scores)?;
 
+        self.check_cost(subject.count(), places.len())?;
         let plan = Plan::new(subject.count(), self.settings.paths);
         let baselines = self.settings.baseline_count();
         let mut sums: Vec<Sum> = places.iter().map(|_| Sum::new(subject.count())).collect();
@@ -150,6 +156,26 @@ impl Asked<'_> {
             })
         };
         places.iter().zip(sums).map(attribution).collect()
+    }
+
+    /// Before any of it is planned: a plan takes memory by the square of the features.
+    fn check_cost(&self, features: usize, places: usize) -> Result<(), ServiceError> {
+        if features > MOST_FEATURES {
+            let message = format!("has {features} features; at most {MOST_FEATURES} can be explained");
+            return Err(ServiceError::Instance { index: self.index, error: InputError::new("", message) });
+        }
+        let evaluations = features.saturating_mul(self.settings.paths);
+        if evaluations > MOST_EVALUATIONS {
+            let message = format!(
+                "times {features} features is {evaluations} evaluations; it may be {MOST_EVALUATIONS}: ask for fewer paths"
+            );
+            return Err(SpecError::invalid("parameters.sampledShapleyAttribution.pathCount", message).into());
+        }
+        if evaluations.saturating_mul(places) > MOST_VALUES {
+            let message = format!("asks for {places} outputs of {evaluations} evaluations each, too many at once");
+            return Err(SpecError::invalid("parameters.topK", message).into());
+        }
+        Ok(())
     }
 
     /// Which of the outputs are explained, as places in row-major order.

@@ -196,6 +196,25 @@ async fn what_can_not_be_explained() {
     assert_eq!(answer["error"]["status"], "FAILED_PRECONDITION");
 }
 
+/// The memory that a plan takes grows with the square of the features, so they are bounded before there is one.
+#[tokio::test]
+async fn what_would_take_too_much() {
+    let server = serving(&["variable"]).start();
+    let spec =
+        |paths: u32, top: i32| json!({"parameters": {"sampledShapleyAttribution": {"pathCount": paths}, "topK": top}});
+    for (features, spec, field) in [
+        (400_000, spec(50, 1), "instances[0]"),
+        (4000, spec(50, 1), "explanationSpecOverride.parameters.sampledShapleyAttribution.pathCount"),
+    ] {
+        let begin = std::time::Instant::now();
+        let body = json!({"instances": [vec![1; features]], "explanationSpecOverride": spec});
+        let (status, answer) = post(&server, &path("variable"), &body).await;
+        assert_eq!(status, 400, "{answer}");
+        assert_eq!(answer["error"]["details"][0]["fieldViolations"][0]["field"], field, "{answer}");
+        assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
+    }
+}
+
 async fn over_grpc(server: &Server, service: &str, body: &Value, endpoint: &str) -> Result<ExplainResponse, Status> {
     let channel = channel(server).await;
     let mut request: ExplainRequest = proto_json::read(body.to_string().as_bytes()).unwrap();
