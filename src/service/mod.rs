@@ -156,6 +156,8 @@ struct Submitted {
     pending: Pending,
     times: PreparationTimes,
     image: Option<ImageFacts>,
+    /// How long it waited to be prepared.
+    waited: Duration,
 }
 
 impl Service {
@@ -359,16 +361,22 @@ impl Service {
         // after one of them, not after all.
         let window = self.pool.threads();
         let preparations =
-            instances.into_iter().zip(admission.split()).enumerate().map(|(index, (instance, ticket))| {
+            instances.into_iter().zip(admission.split()).enumerate().map(async |(index, (instance, mut ticket))| {
                 let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
+                let begin = Instant::now();
+                // Whichever is smaller waits: what came, or what is made of it.
+                if instance.byte_size() < task.item_bytes() {
+                    ticket.keep(scheduler.room().await);
+                }
+                let waited = begin.elapsed();
                 let preparation = self.pool.run(move || -> Result<Submitted, InputError> {
                     let prepared = task.prepare(&instance)?;
                     // The body's memory is not needed while the item waits.
                     drop(instance);
                     let pending = scheduler.submit(ticket, prepared.item, Some(deadline));
-                    Ok(Submitted { pending, times: prepared.times, image: prepared.image })
+                    Ok(Submitted { pending, times: prepared.times, image: prepared.image, waited })
                 });
-                prepared(index, preparation)
+                prepared(index, preparation).await
             });
         futures_util::stream::iter(preparations).buffered(window).try_collect().await
     }
@@ -383,13 +391,13 @@ async fn collected<T>(
     let results = Vec::with_capacity(submitted.len());
     let mut evaluated = Evaluated { results, times: StageTimes::default(), images: Vec::new() };
     // In the order of the instances.
-    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+    for (index, Submitted { pending, times, image, waited }) in submitted.into_iter().enumerate() {
         let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
         let begin = Instant::now();
         let result = finish(task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
         evaluated.results.push(result);
         evaluated.images.extend(image);
-        evaluated.times.slowest(times, &completed, begin.elapsed());
+        evaluated.times.slowest(times, &completed, waited, begin.elapsed());
     }
     Ok(evaluated)
 }
@@ -414,8 +422,9 @@ fn prepare_at_once(
         items.push((ticket, prepared.item));
     }
     let pending = model.scheduler.submit_all(items, Some(deadline));
-    let submitted = pending.into_iter().zip(facts).map(|(pending, (times, image))| Submitted { pending, times, image });
-    Ok(submitted.collect())
+    let submitted = pending.into_iter().zip(facts);
+    let waited = Duration::ZERO;
+    Ok(submitted.map(|(pending, (times, image))| Submitted { pending, times, image, waited }).collect())
 }
 
 /// Waits until an instance is in the queue.
@@ -430,10 +439,16 @@ async fn prepared(
 }
 
 impl StageTimes {
-    fn slowest(&mut self, preparation: PreparationTimes, completed: &Completed, postprocess: Duration) {
+    fn slowest(
+        &mut self,
+        preparation: PreparationTimes,
+        completed: &Completed,
+        waited: Duration,
+        postprocess: Duration,
+    ) {
         self.decode = self.decode.max(preparation.decode);
         self.preprocess = self.preprocess.max(preparation.preprocess);
-        self.queue = self.queue.max(completed.queue);
+        self.queue = self.queue.max(waited + completed.queue);
         self.inference = self.inference.max(completed.inference);
         self.postprocess += postprocess;
     }
