@@ -29,6 +29,7 @@ mod convert;
 mod file;
 mod layout;
 pub mod library;
+mod optimised;
 mod session;
 mod shared;
 mod weights;
@@ -201,7 +202,7 @@ impl OnnxModel {
         let (workers, threads) = workers_and_threads(provider, options, cores());
         let nothing_set = options.workers == 0 && options.threads == 0;
         let mut weights = match provider {
-            Provider::Cpu if nothing_set && workers > 1 => shared_weights(path),
+            Provider::Cpu if nothing_set && workers > 1 => shared_weights(environment, path),
             _ => None,
         };
         let open = |weights| ModelSession::open(environment, path, provider, threads, options, weights).map(Arc::new);
@@ -281,6 +282,9 @@ impl OnnxModel {
         if let (Some(session), Some(example)) = (&wide, &example) {
             warm(name, session, example, max_batch)?;
         }
+        if let Some(weights) = &weights {
+            weights.all_built();
+        }
         give_back(weights.as_ref());
         tracing::debug!(model = name, milliseconds = begin.elapsed().as_millis(), wide = wide.is_some(), "warmed");
         let (jobs, inbox) = crossbeam_channel::unbounded();
@@ -331,8 +335,8 @@ fn warm(name: &str, session: &ModelSession, example: &Example, max_batch: usize)
 }
 
 /// The weights of a model for more sessions than one, where that is possible.
-fn shared_weights(path: &Path) -> Option<Arc<SharedWeights>> {
-    let shared = SharedWeights::map(path).inspect_err(|error| {
+fn shared_weights(environment: &ort::environment::Environment, path: &Path) -> Option<Arc<SharedWeights>> {
+    let shared = SharedWeights::open(environment, path).inspect_err(|error| {
         tracing::debug!(path = %path.display(), %error, "the weights can't be shared between sessions");
     });
     shared.ok().flatten().map(Arc::new)
