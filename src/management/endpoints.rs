@@ -48,7 +48,10 @@ impl Management {
         caller: Caller,
         request: CreateEndpointRequest,
     ) -> Result<Operation, Status> {
-        names::check_unrestricted()?;
+        match request.endpoint_id.as_str() {
+            "" => names::check_unrestricted()?,
+            id => names::check_permitted(id)?,
+        }
         self.detached(|this| async move {
             let parent = names::parent("parent", &request.parent)?;
             let asked = request.endpoint.ok_or_else(missing)?;
