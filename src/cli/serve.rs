@@ -33,7 +33,7 @@ use crate::scheduler::SchedulerSettings;
 use crate::server::{
     BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, Tls, TlsError, TlsFiles, stop_on_signals,
 };
-use crate::service::{Service, WorkPool};
+use crate::service::{Evaluator, Service, WorkPool};
 use crate::startup::{Plan, StartupError, artifacts, fetch_repository, load_options};
 
 /// Why the server did not start, or ended with a failure.
@@ -129,14 +129,20 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let grpcs_server = tls_listener(settings.grpc.tls_port, "grpc.tls_port")?;
 
     let guard = Guard::start(auth_settings(&settings))?;
+    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_if_open(&settings, tls.is_some(), guard.is_some());
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let pool = WorkPool::start(settings.engine.preprocess_threads)?;
-    let service = Arc::new(Service::new(pool, settings.explain.image_grid));
+    let evaluator = Evaluator { pool, request_pixels: settings.limits.request_pixels };
+    let service = Arc::new(Service::new(evaluator, settings.explain.image_grid));
     let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
     let management = Management::new(
-        management_settings(&settings, api_server.local_addr().port()),
+        ManagementSettings {
+            http_port: api_server.local_addr().port(),
+            https_port: https_server.as_ref().map(|server| server.local_addr().port()),
+            ..management_settings(&settings)
+        },
         service.clone(),
         loader.clone(),
         Arc::new(artifacts(&settings)),
@@ -207,12 +213,12 @@ fn queue_settings(settings: &Settings) -> SchedulerSettings {
     }
 }
 
-fn management_settings(settings: &Settings, http_port: u16) -> ManagementSettings {
+fn management_settings(settings: &Settings) -> ManagementSettings {
     ManagementSettings {
         directory: settings.state.directory.clone(),
         fail_on_error: settings.repository.on_error == OnError::Fail,
-        http_port,
         dedicated_dns: settings.tls.authority(),
+        ..ManagementSettings::default()
     }
 }
 

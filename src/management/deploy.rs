@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 
+use crate::artifact::Progress;
 use crate::protocol::generated::google::cloud::aiplatform::v1::deployed_model::PredictionResources;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
     DeployModelRequest, DeployModelResponse, DeployedModel, DeploymentStage, Endpoint,
@@ -58,13 +59,12 @@ impl Management {
 
         let operation = Operation {
             name: operations::name(&request.endpoint, &begun),
-            metadata: Some(deploying(begun, DeploymentStage::StartingDeployment)),
+            metadata: Some(deploying(begun, DeploymentStage::StartingDeployment, None)),
             ..Operation::default()
         };
         let operation = caller.version.of(operation);
         let deployment = Deployment { request, id, caller, begun, operation: operation.name.clone() };
-        let this = self.clone();
-        let begin = async move {
+        let begin = |this: Arc<Self>| async move {
             let writer = this.writer.lock().await;
             let change = Change { operations: vec![kept(&operation)], ..Change::default() };
             this.commit(&writer, change, None).await?;
@@ -72,12 +72,13 @@ impl Management {
             tokio::spawn(async move { this.deploy(deployment, source).await });
             Ok(operation.name)
         };
-        let operation = Self::detached(begin).await?;
+        let operation = self.detached(begin).await?;
         self.operations.wait(&operation, ANSWER_WITHIN).await
     }
 
     /// Does a deployment, and ends its operation with what came of it.
     async fn deploy(self: Arc<Self>, deployment: Deployment, source: Source) {
+        let deployment = Arc::new(deployment);
         if let Err(status) = self.try_deploy(&deployment, source).await {
             tracing::warn!(endpoint = deployment.request.endpoint, "a deployment failed: {}", status.message);
             let operation = deployment.ended(DeploymentStage::FailedToDeploy, operations::error(&status));
@@ -90,18 +91,20 @@ impl Management {
         }
     }
 
-    async fn try_deploy(&self, deployment: &Deployment, source: Source) -> Result<(), Status> {
-        let tell = |stage| {
-            let told = deployment
-                .caller
-                .version
-                .of(Operation { metadata: Some(deploying(deployment.begun, stage)), ..Operation::default() });
-            self.operations.progress(id_of(&deployment.operation), told.metadata);
-        };
-        tell(DeploymentStage::PreparingModel);
+    /// Shows how far a deployment is.
+    fn tell(&self, deployment: &Deployment, stage: DeploymentStage, progress: Option<Progress>) {
+        let metadata = deploying(deployment.begun, stage, progress);
+        let told = deployment.caller.version.of(Operation { metadata: Some(metadata), ..Operation::default() });
+        self.operations.progress(id_of(&deployment.operation), told.metadata);
+    }
+
+    async fn try_deploy(self: &Arc<Self>, deployment: &Arc<Deployment>, source: Source) -> Result<(), Status> {
+        self.tell(deployment, DeploymentStage::PreparingModel, None);
+        let (this, own) = (self.clone(), deployment.clone());
+        let tell = move |progress| this.tell(&own, DeploymentStage::PreparingModel, Some(progress));
         let work = async {
-            let files = source.fetch(&self.artifacts).await?;
-            tell(DeploymentStage::StartingModelServer);
+            let files = source.fetch(&self.artifacts, tell).await?;
+            self.tell(deployment, DeploymentStage::StartingModelServer, None);
             files.load(&self.loader).await
         };
         let model = tokio::select! {
@@ -110,7 +113,7 @@ impl Management {
                 return Err(Status::new(Code::Cancelled, "the deployment was cancelled"));
             }
         };
-        tell(DeploymentStage::FinishingUp);
+        self.tell(deployment, DeploymentStage::FinishingUp, None);
         let writer = self.writer.lock().await;
         // What was right when it began need not be so any more.
         let (state, now) = (self.state()?, names::now());
@@ -139,8 +142,7 @@ impl Management {
         request: UndeployModelRequest,
     ) -> Result<Operation, Status> {
         names::check_permitted(&request.endpoint)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::endpoint("endpoint", &request.endpoint)?;
             let writer = this.writer.lock().await;
             let (state, now) = (this.state()?, names::now());
@@ -190,8 +192,7 @@ impl Management {
         request: MutateDeployedModelRequest,
     ) -> Result<Operation, Status> {
         names::check_permitted(&request.endpoint)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::endpoint("endpoint", &request.endpoint)?;
             let missing = || Status::bad_field("deployed_model", "deployed_model is missing");
             let asked = request.deployed_model.as_ref().ok_or_else(missing)?;
@@ -218,7 +219,7 @@ impl Deployment {
     fn ended(&self, stage: DeploymentStage, outcome: Outcome) -> Operation {
         self.caller.version.of(Operation {
             name: self.operation.clone(),
-            metadata: Some(deploying(self.begun, stage)),
+            metadata: Some(deploying(self.begun, stage, None)),
             done: true,
             result: Some(outcome),
         })

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 
+use crate::auth;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
-    DeleteModelRequest, DeleteModelVersionRequest, DeleteOperationMetadata, GetModelRequest, ListModelVersionsRequest,
-    ListModelVersionsResponse, ListModelsRequest, ListModelsResponse, MergeVersionAliasesRequest, Model,
-    ModelContainerSpec, UpdateModelRequest, UploadModelOperationMetadata, UploadModelRequest, UploadModelResponse,
+    DeleteModelRequest, DeleteModelVersionRequest, DeleteOperationMetadata, DeployedModelRef, GetModelRequest,
+    ListModelVersionsRequest, ListModelVersionsResponse, ListModelsRequest, ListModelsResponse,
+    MergeVersionAliasesRequest, Model, ModelContainerSpec, UpdateModelRequest, UploadModelOperationMetadata,
+    UploadModelRequest, UploadModelResponse,
 };
 use crate::protocol::generated::google::longrunning::Operation;
 use crate::protocol::status::{Code, Status};
@@ -84,8 +86,7 @@ impl Management {
         request: UploadModelRequest,
     ) -> Result<Operation, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move { this.upload(caller, request).await }).await
+        self.detached(|this| async move { this.upload(caller, request).await }).await
     }
 
     async fn upload(&self, caller: Caller, request: UploadModelRequest) -> Result<Operation, Status> {
@@ -143,6 +144,7 @@ impl Management {
     pub fn get_model(&self, request: &GetModelRequest) -> Result<Model, Status> {
         let state = self.state()?;
         let name = names::model("name", &request.name)?;
+        names::check_model(is_on_permitted(&state, &name.id))?;
         Ok(view(&state, state.version(&name)?, &name.parent))
     }
 
@@ -159,7 +161,8 @@ impl Management {
             page_size: request.page_size,
             page_token: &request.page_token,
         };
-        let models = state.models.values().filter_map(|entry| entry.value.find(None)).map(Version);
+        let permitted = state.models.iter().filter(|(id, _)| names::check_model(is_on_permitted(&state, id)).is_ok());
+        let models = permitted.filter_map(|(_, entry)| entry.value.find(None)).map(Version);
         let (page, next_page_token) = listing::page(models, &query)?;
         let models = page
             .into_iter()
@@ -174,6 +177,7 @@ impl Management {
     pub fn list_model_versions(&self, request: &ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Status> {
         let state = self.state()?;
         let name = names::model("name", &request.name)?;
+        names::check_model(is_on_permitted(&state, &name.id))?;
         let record = &state.model(&name)?.value;
         let query = Query {
             filter: &request.filter,
@@ -198,8 +202,7 @@ impl Management {
     /// INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION for a declared model, ABORTED for an old etag.
     pub async fn update_model(self: &Arc<Self>, request: UpdateModelRequest) -> Result<Model, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move { this.update(request).await }).await
+        self.detached(|this| async move { this.update(request).await }).await
     }
 
     async fn update(&self, request: UpdateModelRequest) -> Result<Model, Status> {
@@ -260,8 +263,7 @@ impl Management {
     /// INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION for a declared model.
     pub async fn merge_version_aliases(self: &Arc<Self>, request: MergeVersionAliasesRequest) -> Result<Model, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::model("name", &request.name)?;
             let aliases = AliasChange::parse("version_aliases", &request.version_aliases)?;
             if request.version_aliases.is_empty() {
@@ -288,8 +290,7 @@ impl Management {
         request: DeleteModelRequest,
     ) -> Result<Operation, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::model("name", &request.name)?;
             if name.version.is_some() {
                 let message = "name must be a model's, without @; :deleteVersion deletes a version";
@@ -324,8 +325,7 @@ impl Management {
         request: DeleteModelVersionRequest,
     ) -> Result<Operation, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::model("name", &request.name)?;
             if name.version.is_none() {
                 let message = "name must name a version, as in models/MODEL@2; DELETE deletes the whole model";
@@ -406,12 +406,21 @@ fn check_not_deployed(state: &State, model: &str, version: Option<&str>) -> Resu
 
 /// A version as it is shown under a parent, with where it is deployed.
 fn view(state: &State, model: &Model, parent: &str) -> Model {
-    let deployments = state.deployments(names::id_of(&model.name));
+    let deployments = permitted(state, names::id_of(&model.name));
     let of_it = deployments.filter(|(_, version)| *version == model.version_id).map(|(mut reference, _)| {
         reference.endpoint = names::under(parent, &reference.endpoint);
         reference
     });
     Model { name: names::under(parent, &model.name), deployed_models: of_it.collect(), ..model.clone() }
+}
+
+/// Where versions of a model are deployed, as far as the caller may know.
+fn permitted<'a>(state: &'a State, model: &'a str) -> impl Iterator<Item = (DeployedModelRef, &'a str)> {
+    state.deployments(model).filter(|(reference, _)| auth::may_use(names::id_of(&reference.endpoint)))
+}
+
+fn is_on_permitted(state: &State, model: &str) -> bool {
+    permitted(state, model).next().is_some()
 }
 
 /// A version in a list.

@@ -61,8 +61,17 @@ pub(super) fn divided(outline: &Outline<'_>, divisor: usize) -> (usize, usize) {
     ((outline.width as usize).div_ceil(divisor), (outline.height as usize).div_ceil(divisor))
 }
 
-/// Decodes the picture that `outline` describes into `out`, at its size divided by 1, 2, 4 or 8, which costs a good deal less
-/// than the whole.
+/// The most memory that decoding takes for each pixel, in bytes: its colours, where it has four components their samples,
+/// and where it comes in several scans their coefficients of 16 bits.
+pub(super) fn bytes_per_pixel(outline: &Outline<'_>) -> u64 {
+    let components = u64::from(outline.components);
+    let samples = if outline.components == 4 { components } else { 0 };
+    let coefficients = if outline.multiple_scans { 2 * components } else { 0 };
+    3 + samples + coefficients
+}
+
+/// Decodes the picture that `outline` describes into `out`, at its size divided by 1, 2, 4 or 8, which costs a good deal
+/// less than the whole.
 ///
 /// `work` is scratch for four-component pictures.
 #[allow(
