@@ -286,7 +286,14 @@ impl OnnxModel {
             weights.all_built();
         }
         give_back(weights.as_ref());
-        tracing::debug!(model = name, milliseconds = begin.elapsed().as_millis(), wide = wide.is_some(), "warmed");
+        let lent = weights.as_ref().map_or(0, |weights| weights.lent());
+        tracing::debug!(
+            model = name,
+            milliseconds = begin.elapsed().as_millis(),
+            wide = wide.is_some(),
+            lent,
+            "warmed"
+        );
         let (jobs, inbox) = crossbeam_channel::unbounded();
         // On a CPU all workers look at the same load.
         let shared = (provider == Provider::Cpu).then(|| Arc::new(Sessions::new(sessions[0].clone(), wide, shortest)));

@@ -66,6 +66,8 @@ pub(super) struct SharedWeights {
     values: Vec<(String, Arc<DynValue>)>,
     prepacked: PrepackedWeights,
     maps: Vec<Arc<Mmap>>,
+    /// What is lent, in bytes.
+    lent: usize,
     /// The model's file is not the one that was given, but what the optimiser made of it.
     optimised: Option<Optimised>,
 }
@@ -101,12 +103,13 @@ impl SharedWeights {
         let model = files.bytes(path)?;
         let graph = Model::decode(model.clone())?.graph.unwrap_or_default();
         let (lent, copied) = graph.divide(folder, &mut files, copying)?;
+        let lent_bytes = lent.iter().map(|weight| weight.bytes.len()).sum();
         let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
         let values = lent.into_iter().map(|weight| weight.into_value(&memory)).collect::<ort::Result<_>>()?;
         let (folder, name) = (folder.canonicalize()?, name.to_string_lossy().into_owned());
         let maps = files.0.into_values().collect();
         let prepacked = PrepackedWeights::new();
-        Ok((Self { model, folder, name, values, prepacked, maps, optimised: None }, copied))
+        Ok((Self { model, folder, name, values, prepacked, maps, lent: lent_bytes, optimised: None }, copied))
     }
 
     /// Builds a session that has these weights lent.
@@ -126,6 +129,11 @@ impl SharedWeights {
         let model = without_weights(&self.model, &self.name, |name| lent.contains(name))
             .map_err(|error| ort::Error::new(error.to_string()))?;
         builder.commit_from_memory(&model)
+    }
+
+    /// What sessions share, in bytes.
+    pub(super) fn lent(&self) -> usize {
+        self.lent
     }
 
     /// Removes files that only building a session needs: there will be no further one.
