@@ -38,7 +38,7 @@ mod weights;
 mod worker;
 
 pub use provider::{CudaOptions, TensorRtOptions};
-pub use worker::IoBinding;
+pub use worker::{Bound, IoBinding};
 
 use layout::{Sessions, WORTH_SHARING, cores, workers_and_threads};
 use library::LibraryError;
@@ -300,11 +300,20 @@ impl OnnxModel {
         let shared = (!has_own_sessions(provider, &options))
             .then(|| Arc::new(Sessions::new(sessions[0].clone(), wide, shortest)));
         let is_bound = options.io_binding.is_on(provider);
+        let mut bound = None;
         for (index, session) in sessions.into_iter().enumerate() {
             match (&shared, &example, Arc::try_unwrap(session)) {
                 // What can't be run on the example can't prove itself.
                 (None, Some(example), Ok(session)) if is_bound && outputs.is_some() => {
-                    worker::start_bound(name, index, session, example.item.clone(), max_batch, inbox.clone())?;
+                    let session = Box::new(session);
+                    let this =
+                        worker::start_bound(name, index, session, example.item.clone(), max_batch, inbox.clone())?;
+                    // All are alike, or else the least is told.
+                    let least = |other: Bound| Bound {
+                        memory: other.memory && this.memory,
+                        graphs: other.graphs && this.graphs,
+                    };
+                    bound = Some(bound.map_or(this, least));
                 }
                 (None, _, session) => {
                     let session = session.map_or_else(|session| session, Arc::new);
@@ -313,8 +322,8 @@ impl OnnxModel {
                 (Some(shared), ..) => worker::start(index, shared.clone(), inbox.clone())?,
             }
         }
-        let here = shared;
-        Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, jobs, here }, outputs))
+        let (here, bound) = (shared, bound.unwrap_or_default());
+        Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, bound, jobs, here }, outputs))
     }
 }
 
@@ -387,6 +396,7 @@ pub struct OnnxEngine {
     max_batch: usize,
     concurrency: usize,
     fixed_batch: Option<usize>,
+    bound: Bound,
     jobs: Sender<Job>,
     /// For batches that are done sooner than they are handed over; where workers share their session.
     here: Option<Arc<Sessions>>,
@@ -407,6 +417,11 @@ impl OnnxEngine {
     /// What computes.
     pub fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// How batches are run.
+    pub fn bound(&self) -> Bound {
+        self.bound
     }
 }
 

@@ -68,38 +68,53 @@ pub(super) fn start(index: usize, sessions: Arc<Sessions>, inbox: Receiver<Job>)
     spawn(index, move || work(Worker::Plain(sessions), &inbox))
 }
 
+/// How batches are run, after all that might have failed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// On inputs and outputs in memory that is allocated once.
+    pub memory: bool,
+    /// By replaying CUDA graphs.
+    pub graphs: bool,
+}
+
 /// Starts a thread that binds its session to memory, and waits until that has proved itself. If it doesn't, the thread
 /// runs batches without.
 pub(super) fn start_bound(
     name: &str,
     index: usize,
-    session: ModelSession,
+    session: Box<ModelSession>,
     example: Item,
     max_batch: usize,
     inbox: Receiver<Job>,
-) -> Result<(), LoadError> {
+) -> Result<Bound, LoadError> {
     let (is_ready, ready) = mpsc::channel();
     let name = name.to_owned();
     spawn(index, move || {
         // Here, because what CUDA keeps for a session belongs to a thread.
         let worker = match bind(session, &example, max_batch) {
             Ok(bound) => {
-                tracing::debug!(model = name, index, batches = ?bound.sizes(), "bound to memory");
+                let graphs = bound.has_graphs();
+                tracing::debug!(model = name, index, batches = ?bound.sizes(), graphs, "bound to memory");
+                let _ = is_ready.send(Bound { memory: true, graphs });
                 Worker::Bound(Box::new(bound))
             }
             Err((session, reason)) => {
                 tracing::warn!(model = name, index, reason, "serving without bound memory");
-                Worker::Plain(Arc::new(Sessions::alone(session)))
+                let _ = is_ready.send(Bound::default());
+                Worker::Plain(Arc::new(Sessions::alone(*session)))
             }
         };
-        let _ = is_ready.send(());
         work(worker, &inbox);
     })?;
     // One after the other: while a graph is recorded, other threads must not allocate on the GPU.
     ready.recv().map_err(|_| LoadError::WarmUp("a panic in the engine's thread".to_owned()))
 }
 
-fn bind(session: ModelSession, example: &Item, max_batch: usize) -> Result<BoundSession, (ModelSession, String)> {
+fn bind(
+    session: Box<ModelSession>,
+    example: &Item,
+    max_batch: usize,
+) -> Result<BoundSession, (Box<ModelSession>, String)> {
     let mut bound = BoundSession::new(session, max_batch, ModelSession::memory)?;
     match bound.prove(example) {
         Ok(()) => Ok(bound),
