@@ -104,6 +104,7 @@ bench-smoke: build venv ## each benchmark once, and a second of Tessera beside F
 	$(CARGO) test --bench '*' $(CARGO_FLAGS)
 	@$(MAKE) --no-print-directory bench-peers PEERS=fastapi
 	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA) --smoke --peers fastapi
+	.venv/bin/python benches/gpu/run.py --tessera $(TESSERA) --provider cpu --quick
 
 image: ## the container image tessera:latest
 	scripts/build_image.sh cpu tessera:latest

@@ -218,7 +218,7 @@ fn stale_memory_does_not_prove_itself() {
     for has_device in [false, true] {
         bound(&path, 3, has_device).prove(&example).unwrap();
     }
-    // The session of a bucket sees another slot's input, as if it had been recorded with it.
+    // What is read is not what the session writes to, as if it had been recorded with other memory.
     let mut stale = bound(&path, 2, false);
     let memory = stale.session.memory().unwrap();
     for bucket in &mut stale.buckets {
