@@ -42,7 +42,11 @@ def check(folder: Path, binary: Path, root: Path) -> None:
 
     # A gate that nothing passes: exit code 1, the reason, and not a file more than before, nor an empty folder.
     before = sorted(root.rglob("*"))
-    for options in (["--int8", "--max-worst", "0"], ["--fp16", "--min-agreement", "1.1"], ["--int8", "--max-mean", "0"]):
+    for options in (
+        ["--int8", "--max-worst", "0"],
+        ["--fp16", "--min-agreement", "1.1"],
+        ["--int8", "--max-mean", "0"],
+    ):
         refused = lighter(original, binary, *options, *FEW)
         assert refused.returncode == 1 and "was not kept" in refused.stderr, refused
         assert sorted(root.rglob("*")) == before, "a refused model has left something"

@@ -309,8 +309,12 @@ def main() -> int:
                         help="pictures, or folders of them (default: tests/golden/images)")  # fmt: skip
     gate = parser.add_argument_group("the gate")
     gate.add_argument("--min-agreement", type=share, default=0.98, metavar="SHARE", help="default: %(default)s")
-    gate.add_argument("--max-worst", type=share, default=0.1, metavar="P", help="worst difference (default: %(default)s)")
-    gate.add_argument("--max-mean", type=share, default=0.02, metavar="P", help="mean difference (default: %(default)s)")
+    gate.add_argument(
+        "--max-worst", type=share, default=0.1, metavar="P", help="worst difference (default: %(default)s)"
+    )
+    gate.add_argument(
+        "--max-mean", type=share, default=0.02, metavar="P", help="mean difference (default: %(default)s)"
+    )
     parser.add_argument("--reduce-range", action="store_true", help="7 bits, for processors without VNNI")
     parser.add_argument("--tessera", type=Path, metavar="PATH", help="the binary (default: where cargo builds it)")
     arguments = parser.parse_args()

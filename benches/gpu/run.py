@@ -137,7 +137,7 @@ class Utilization:
 
 
 def library_of(given: Path | None) -> Path | None:
-    """libonnxruntime.so in the folder that was given, or of this Python's package. None: the binary looks for itself."""
+    """libonnxruntime.so in the folder that was given, or of this Python's package. None: the binary has its own."""
     folder = given
     if folder is None and (package := importlib.util.find_spec("onnxruntime")) and package.origin:
         folder = Path(package.origin).parent / "capi"
@@ -177,7 +177,9 @@ def make_models(folder: Path, tessera: Path, quick: bool) -> None:
         run([ROOT / "models/lighter.py", original, "--fp16", "--tessera", tessera], "making its fp16 version")
 
 
-def measure_engine(tessera: Path, way: Way, environment: dict[str, str], work: Path, options: argparse.Namespace) -> dict:
+def measure_engine(
+    tessera: Path, way: Way, environment: dict[str, str], work: Path, options: argparse.Namespace
+) -> dict:
     """`tessera measure`: images/s by size of batch."""
     command = [
         str(tessera), "measure", way.model, "--models", str(work / "models"), "--json",
@@ -189,7 +191,9 @@ def measure_engine(tessera: Path, way: Way, environment: dict[str, str], work: P
     return json.loads(done.stdout)
 
 
-def measure_server(tessera: Path, way: Way, environment: dict[str, str], work: Path, options: argparse.Namespace) -> dict:
+def measure_server(
+    tessera: Path, way: Way, environment: dict[str, str], work: Path, options: argparse.Namespace
+) -> dict:
     """`tessera bench` against `tessera serve`, with the processor time of both."""
     port_file = work / "port.log"
     # A repository with this model alone, as a server loads all that it finds.
@@ -249,9 +253,14 @@ def judged(engine: dict, server: dict) -> dict:
 
 def markdown(results: list[dict], machine: dict) -> str:
     """The tables."""
-    lines = [f"{machine['gpu'] or '**No GPU: this shows only that it runs.**'}; {machine['processor']}, {machine['cores']} cores", ""]
+    gpu = machine["gpu"] or "**No GPU: this shows only that it runs.**"
+    lines = [f"{gpu}; {machine['processor']}, {machine['cores']} cores", ""]
     batches = sorted({one["batch"] for result in results for one in result["engine"]["results"]})
-    lines += ["Engine alone, images/s by size of batch:", "", f"| | workers | memory | {' | '.join(map(str, batches))} |"]
+    lines += [
+        "Engine alone, images/s by size of batch:",
+        "",
+        f"| | workers | memory | {' | '.join(map(str, batches))} |",
+    ]
     lines.append("|---|---:|---|" + "---:|" * len(batches))
     for result in results:
         rates = {one["batch"]: one["items_per_second"] for one in result["engine"]["results"]}
@@ -260,14 +269,20 @@ def markdown(results: list[dict], machine: dict) -> str:
         # What it came to, not what was asked for.
         memory = "bound, graphs" if engine["cuda_graphs"] else "bound" if engine["bound_memory"] else "not bound"
         lines.append(f"| {result['name']}, on {engine['provider']} | {engine['concurrency']} | {memory} | {cells} |")
-    lines += ["", "End to end, from base64 JPEGs:", "", "| | images/s | of the engine | p50 ms | p99 ms | cores busy | GPU busy | limit |"]
+    lines += [
+        "",
+        "End to end, from base64 JPEGs:",
+        "",
+        "| | images/s | of the engine | p50 ms | p99 ms | cores busy | GPU busy | limit |",
+    ]
     lines.append("|---|---:|---:|---:|---:|---:|---:|---|")
     for result in results:
         server, verdict = result["server"], result["verdict"]
+        latency = server["latency_ms"]
         gpu = "" if server["gpu_percent"] is None else f"{server['gpu_percent']:.0f} %"
         lines.append(
             f"| {result['name']} | {server['requests_per_second']:,.0f} | {verdict['ratio']:.0%} | "
-            f"{server['latency_ms']['p50']:.1f} | {server['latency_ms']['p99']:.1f} | {verdict['busy']:.0%} | {gpu} | {verdict['limit']} |"
+            f"{latency['p50']:.1f} | {latency['p99']:.1f} | {verdict['busy']:.0%} | {gpu} | {verdict['limit']} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -292,8 +307,8 @@ def chosen_providers(options: argparse.Namespace, library: Path | None) -> list[
     for provider in wanted:
         if provider in PROVIDER_LIBRARY and not (library and (library.parent / PROVIDER_LIBRARY[provider]).is_file()):
             raise Failure(
-                f"{PROVIDER_LIBRARY[provider]} was not found: install deploy/cuda/requirements.txt into this Python, or "
-                "name the folder of ONNX Runtime's CUDA build with --library"
+                f"{PROVIDER_LIBRARY[provider]} was not found: install deploy/cuda/requirements.txt into this Python, "
+                "or name the folder of ONNX Runtime's CUDA build with --library"
             )
     return wanted
 
@@ -332,12 +347,17 @@ def measure(options: argparse.Namespace, work: Path) -> int:
             say(f"  failed: {failure}")
             continue
         verdict = judged(engine, server)
-        results.append({"name": way.name, "settings": way.settings, "engine": engine, "server": server, "verdict": verdict})
-        say(f"  engine {verdict['best']:,.1f}/s at {verdict['best_batch']}, end to end {server['requests_per_second']:,.1f}/s")
+        results.append(
+            {"name": way.name, "settings": way.settings, "engine": engine, "server": server, "verdict": verdict}
+        )
+        rate = server["requests_per_second"]
+        say(f"  engine {verdict['best']:,.1f}/s at {verdict['best_batch']}, end to end {rate:,.1f}/s")
     options.out.mkdir(parents=True, exist_ok=True)
     text = markdown(results, machine) + "".join(f"\nNot measured: {failure}\n" for failure in failures)
     (options.out / "gpu.md").write_text(text)
-    (options.out / "gpu.json").write_text(json.dumps({"machine": machine, "results": results, "failures": failures}, indent=2))
+    (options.out / "gpu.json").write_text(
+        json.dumps({"machine": machine, "results": results, "failures": failures}, indent=2)
+    )
     print(text)
     say(f"written to {options.out}/gpu.md and gpu.json")
     if not options.gpus:
@@ -349,15 +369,35 @@ def main() -> int:
     """Parse the command line, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tessera", type=Path, default=ROOT / "target/release/tessera", help="the binary")
-    parser.add_argument("--provider", action="append", choices=["cpu", "cuda", "tensorrt"], help="repeatable; default: what there is")
+    parser.add_argument(
+        "--provider", action="append", choices=["cpu", "cuda", "tensorrt"], help="repeatable; default: what there is"
+    )
     parser.add_argument("--library", type=Path, metavar="PATH", help="ONNX Runtime's library, or its folder")
-    parser.add_argument("--library-directory", type=Path, action="append", default=[], metavar="FOLDER", help="NVIDIA's libraries; repeatable")
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="where vit-base and vit-base-fp16 are, or are made and kept")
+    parser.add_argument(
+        "--library-directory",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="NVIDIA's libraries; repeatable",
+    )
+    parser.add_argument(
+        "--models", type=Path, metavar="FOLDER", help="where vit-base and vit-base-fp16 are, or are made and kept"
+    )
     parser.add_argument("--image", type=Path, default=PICTURE, help="the picture that is sent (default: 640x427 JPEG)")
     parser.add_argument("--seconds", type=int, default=5, help="how long each is measured (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of the load generator (default: %(default)s)")
-    parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")], default=BATCHES, help="sizes, comma-separated")
-    parser.add_argument("--out", type=Path, default=ROOT / "target/gpu", help="where gpu.md and gpu.json go (default: target/gpu)")
+    parser.add_argument(
+        "--connections", type=int, default=CONNECTIONS, help="of the load generator (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batches",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=BATCHES,
+        help="sizes, comma-separated",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "target/gpu", help="where gpu.md and gpu.json go (default: target/gpu)"
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny model, a second each: does it run?")
     options = parser.parse_args()
     options.gpus = gpus()
