@@ -6,7 +6,7 @@
 //! An engine owns its threads, its *workers*, which are fed by a channel; nothing waits for a lock. On a CPU the workers
 //! share their sessions, and so one copy of the weights, and the default is a worker per core with one thread each, which
 //! gives the most images a second, and all cores for a batch that comes alone, which is answered soonest. On a GPU each
-//! worker has a session of its own, bound to memory ([`bound`]); by default there are two, so that copies to and from the
+//! worker has a session of its own, bound to memory (`bound`); by default there are two, so that copies to and from the
 //! GPU overlap with computing. Dropping the engine ends its threads and frees the sessions.
 //!
 //! A batch that takes some microseconds, as a row of numbers through a few trees does, is run by whoever brings it: to
