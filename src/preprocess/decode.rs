@@ -271,7 +271,7 @@ fn from_codec(format: Format, error: &CodecError) -> ImageError {
     match error {
         CodecError::Unsupported(_) => ImageError::Unsupported {
             kind: match format {
-                Format::Tiff => "a TIFF of this colour type or compression",
+                Format::Tiff => "a TIFF of this colour type (such as a palette, or grey with alpha) or compression",
                 Format::Bmp => "a BMP of this kind",
                 Format::WebP => "a WebP of this kind",
                 Format::Png => "a PNG of this kind",
