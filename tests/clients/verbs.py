@@ -26,7 +26,7 @@ from google.cloud.aiplatform_v1.services.prediction_service import transports
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
-from predict import PARENT, REPOSITORY, Checks, free_port, server
+from harness import PARENT, REPOSITORY, Checks, free_port, server
 
 LINEAR = f"{PARENT}/linear"
 ROWS = [[1, 2, 3, 4], [5, 6, 7, 8]]
