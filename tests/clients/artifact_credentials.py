@@ -115,7 +115,7 @@ def google(binary, scratch, check):
         check("a token from a URL", names == ["toy"], names)
         issuer.asked.clear()
         names = ask(credential_source=source, client_id="client:", client_secret="hush")
-        sent = [headers.get("Authorization") for method, path, headers in issuer.asked if path == "/v1/token"]
+        sent = [headers.get("authorization") or headers.get("Authorization") for method, path, headers in issuer.asked if path == "/v1/token"]
         check("a client's own secret", names == ["toy"] and sent == ["Basic " + base64.b64encode(b"client::hush").decode()], sent)
         issuer.failures = 2
         names = ask(credential_source=source)

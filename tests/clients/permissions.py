@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 from google.api_core import exceptions
 from google.cloud import aiplatform_v1
+from google.longrunning import operations_pb2
 from google.protobuf import field_mask_pb2
 
 from management import LINEAR, PARENT, grpc_clients, rest_clients, values
@@ -48,8 +49,8 @@ def prepare(clients):
     """The endpoints shop and secret; a model that is on both, and one that is on secret only."""
     models, endpoints, _ = clients
     upload = lambda name: models.upload_model(
-        parent=PARENT, model_id=name, model={"display_name": name, "artifact_uri": str(LINEAR)}, timeout=60, metadata=ROOT
-    ).result().model
+        request={"parent": PARENT, "model_id": name, "model": {"display_name": name, "artifact_uri": str(LINEAR)}}, metadata=ROOT
+    ).result(timeout=60).model
     shared, hidden = upload("shared"), upload("hidden")
     for name, deployed in [("shop", [shared]), ("secret", [shared, hidden])]:
         request = {"parent": PARENT, "endpoint_id": name, "endpoint": {"display_name": name}}
@@ -83,7 +84,10 @@ def restricted(transport, clients, denied, check):
         found = [operation.name for operation in endpoints.list_operations({"name": PARENT}, metadata=token).operations]
         check(f"{transport}: the {who} sees the operations on them", found and all("/endpoints/shop" in name for name in found), found)
         check(f"{transport}: get_operation", endpoints.get_operation({"name": found[0]}, metadata=token).done)
-        check(f"{transport}: wait_operation", endpoints.wait_operation({"name": found[0]}, metadata=token).done)
+        waited = endpoints.wait_operation({"name": found[0]}, metadata=token)
+        # Over gRPC this client leaves the message as it came.
+        waited = operations_pb2.Operation.FromString(waited) if isinstance(waited, bytes) else waited
+        check(f"{transport}: wait_operation", waited.done)
         check(f"{transport}: predict", len(predictions.predict(endpoint=f"{ENDPOINTS}/shop", instances=values([[1, 2, 3, 4]]), metadata=token).predictions) == 1)
         refuses("elsewhere not", lambda: predictions.predict(endpoint=f"{ENDPOINTS}/secret", instances=values([[1, 2, 3, 4]]), metadata=token))
     of_others = [operation.name for operation in endpoints.list_operations({"name": PARENT}, metadata=ROOT).operations]
