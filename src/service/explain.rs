@@ -10,7 +10,8 @@ use ndarray::ArrayD;
 use prost_types::Value as ProtoValue;
 use serde_json::Value;
 
-use super::{Answer, Chosen, Evaluated, Service, ServiceError, StageTimes};
+use super::evaluate::Evaluated;
+use super::{Answer, Chosen, Service, ServiceError, StageTimes};
 use crate::endpoint::ServedModel;
 use crate::explain::features::Features;
 use crate::explain::regions::{Grid, Layout};
@@ -75,10 +76,14 @@ impl Service {
         let parameters = request.parameters.filter(|value| !value::is_null(value));
         let parameters = parameters.map(|parameters| json_text(&parameters, "parameters")).transpose()?;
 
+        let texts = request.instances.iter().enumerate();
+        let texts = texts.map(|(index, instance)| json_text(instance, &format!("instances[{index}]")));
+        let texts = texts.collect::<Result<Vec<Bytes>, _>>()?;
+        self.check_pixels(&deployed.model, &texts, deadline).await?;
+
         let mut answer = Answer { predictions: Vec::new(), times: StageTimes::default(), images: Vec::new() };
         let mut explanations = Vec::with_capacity(request.instances.len());
-        for (index, instance) in request.instances.iter().enumerate() {
-            let instance = json_text(instance, &format!("instances[{index}]"))?;
+        for (index, instance) in texts.into_iter().enumerate() {
             let subject = Asked { service: self, chosen, settings: &settings, deadline, index };
             let attributions = subject.explain(instance, parameters.as_deref(), &mut answer).await?;
             explanations.push(Explanation { attributions, neighbors: Vec::new() });
@@ -90,6 +95,18 @@ impl Service {
             predictions: predictions.map_err(|error| output_error(0, error.to_string()))?,
         };
         Ok((response, answer))
+    }
+
+    /// Refuses too many pixels before any picture is decoded. The work holds a place in the queue, as any other does.
+    async fn check_pixels(
+        &self,
+        model: &ServedModel,
+        texts: &[Bytes],
+        deadline: tokio::time::Instant,
+    ) -> Result<(), ServiceError> {
+        let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(deadline))?;
+        let instances = texts.iter().cloned().map(Instance::Json).collect();
+        self.evaluator.check_pixels(&model.task, instances).await.map(drop)
     }
 }
 
@@ -120,7 +137,7 @@ impl Asked<'_> {
         };
         let subject = Subject::new(self, instance).await?;
         let itself = vec![subject.itself()];
-        let evaluated = self.service.evaluate(self.chosen, itself, self.deadline, whole).await;
+        let evaluated = self.service.evaluator.evaluate(self.chosen, itself, self.deadline, whole).await;
         let Evaluated { results, times, images } = evaluated.map_err(|error| error.at(self.index))?;
         let (prediction, scores, labels) =
             results.into_iter().next().ok_or_else(|| output_error(self.index, "the model gave nothing".to_owned()))?;
@@ -245,7 +262,7 @@ impl Asked<'_> {
             let variants = variants.collect::<Option<Vec<_>>>();
             let variants =
                 variants.ok_or_else(|| output_error(self.index, "the baseline has another form".to_owned()))?;
-            let evaluated = self.service.evaluate(self.chosen, variants, self.deadline, scores).await;
+            let evaluated = self.service.evaluator.evaluate(self.chosen, variants, self.deadline, scores).await;
             let evaluated = evaluated.map_err(|error| error.at(self.index).of_a_variant())?;
             answer.times.merge(&evaluated.times);
             for (&coalition, scores) in portion.iter().zip(evaluated.results) {
@@ -383,7 +400,7 @@ impl Asked<'_> {
     async fn pixels(&self, model: &ServedModel, instance: Bytes) -> Result<Result<Tensor, InputError>, ServiceError> {
         let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(self.deadline))?;
         let task = model.task.clone();
-        let prepared = self.service.pool.run(move || task.prepare(&Instance::Json(instance)));
+        let prepared = self.service.evaluator.pool.run(move || task.prepare(&Instance::Json(instance)));
         let prepared = prepared.await.map_err(|_| ServiceError::Panicked(self.index))?;
         Ok(prepared
             .and_then(|prepared| prepared.item.into_iter().next().ok_or_else(|| InputError::new("", "is no picture"))))
