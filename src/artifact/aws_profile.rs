@@ -144,7 +144,10 @@ mod tests {
         s3 =\n  addressing_style = path\n[profile \"by role\"]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = work\n\
         [profile web]\nrole_arn = arn:aws:iam::1:role/y\nweb_identity_token_file = /token\n";
 
-    fn read(more: &[(&str, &str)]) -> Result<(Vec<String>, Option<String>, Option<String>), String> {
+    /// The values of the settings, the region and the endpoint.
+    type Found = (Vec<String>, Option<String>, Option<String>);
+
+    fn read(more: &[(&str, &str)]) -> Result<Found, String> {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".aws")).unwrap();
         std::fs::write(home.path().join(".aws/credentials"), CREDENTIALS).unwrap();

@@ -43,7 +43,7 @@ enum Credentials {
     /// Those of the metadata server, which is not there on most machines.
     Metadata(GcpCredentialProvider),
     /// Another identity provider's.
-    External(ExternalAccount),
+    External(Box<ExternalAccount>),
 }
 
 /// What a credentials file holds.
@@ -104,7 +104,7 @@ impl GoogleBucket {
                 let wrong = |reason| {
                     wrong(NAMED, format!("names credentials of the kind \"external_account\" whose file {reason}"))
                 };
-                Credentials::External(account.map_err(wrong)?)
+                Credentials::External(Box::new(account.map_err(wrong)?))
             }
         };
         Ok(Self { uri: uri.clone(), client, base, credentials })
