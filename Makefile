@@ -46,6 +46,11 @@ test-clients: tools runtime ## Google's client library, KServe's and Triton's, a
 	.venv-clients/bin/python tests/clients/management.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/artifacts.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/tls.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/artifact_credentials.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/slow_deployment.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/dedicated.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/permissions.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/gcloud.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/verbs.py $(TARGET)/debug/tessera
 	@$(PYTHON) scripts/python_environment.py .venv-neighbours tests/clients/neighbours-requirements.txt
 	.venv-neighbours/bin/python tests/clients/neighbours.py $(TARGET)/debug/tessera
