@@ -14,6 +14,7 @@ use super::middleware::{
 };
 use super::respond::Failure;
 use super::stream::Framing;
+use crate::endpoint::Version;
 use crate::protocol::status::{Code, Status};
 use crate::service::{Answer, Chosen, SESSION, Target};
 
@@ -36,14 +37,21 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Finds who answers, then reads the body.
+    /// Finds who answers, unless that is among the request's extensions, then reads the body.
     ///
     /// # Errors
     /// The response that says what is wrong; it has been counted.
     pub async fn open(api: &'a Api, target: Target<'_>, request: Request) -> Result<Self, Response> {
         let begin = Instant::now();
-        let session = request.headers().get(SESSION).map(HeaderValue::as_bytes).filter(|session| !session.is_empty());
-        let chosen = match api.service.choose_for(target, session) {
+        let already = request
+            .extensions()
+            .get::<Chosen>()
+            .filter(|_| matches!(target, Target::Model { version: Version::Any, .. }));
+        let chosen = match already {
+            Some(chosen) => Ok(chosen.clone()),
+            None => api.service.choose_for(target, session(request.headers())),
+        };
+        let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(error) => {
                 let status = Status::from(&error);
@@ -88,6 +96,11 @@ impl<'a> Exchange<'a> {
     pub fn close(self, outcome: Result<Response, Status>) -> Response {
         closed(self.api, &self.chosen, outcome)
     }
+}
+
+/// What names the session of a request.
+pub fn session(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(SESSION).map(HeaderValue::as_bytes).filter(|session| !session.is_empty())
 }
 
 fn closed(api: &Api, chosen: &Chosen, outcome: Result<Response, Status>) -> Response {

@@ -16,4 +16,5 @@ mod open_inference;
 mod openapi;
 mod predict;
 mod raw;
+mod refusals;
 mod tensors;
