@@ -1,7 +1,7 @@
 //! From settings to endpoints: which models are loaded, and under which names they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -101,8 +101,7 @@ impl Plan {
     /// When the repository can't be read or is empty. What else is wrong is in [`Plan::problems`], all of it.
     pub fn new(settings: &Settings) -> Result<Self, StartupError> {
         let Found { models: found, problems } = match find_models(&settings.repository.directory) {
-            // With a database, all that is served may have come over the API.
-            Err(RepositoryError::NoModels(_)) if settings.state.directory.is_some() => Found::default(),
+            Err(error) if may_be_empty(settings, &error) => Found::default(),
             found => found?,
         };
         let mut problems: Vec<StartupError> = problems.into_iter().map(StartupError::from).collect();
@@ -277,6 +276,18 @@ fn check_default(settings: &Settings, endpoints: &[PlannedEndpoint]) -> Result<(
     })
 }
 
+/// Whether to start without any model of the repository's. With a database, all that is served may come over the API; then
+/// an empty folder is right, and one that nobody named need not even be there.
+fn may_be_empty(settings: &Settings, error: &RepositoryError) -> bool {
+    let directory = &settings.repository.directory;
+    settings.state.directory.is_some()
+        && match error {
+            RepositoryError::NoModels(_) => true,
+            RepositoryError::Unreadable { .. } => directory == Path::new("models") && !directory.exists(),
+            _ => false,
+        }
+}
+
 /// What brings artifacts here, by the settings.
 pub fn artifacts(settings: &Settings) -> Artifacts {
     let entry = |(uri, folder): (&String, &String)| match ArtifactUri::parse(uri) {
@@ -286,7 +297,10 @@ pub fn artifacts(settings: &Settings) -> Artifacts {
     };
     Artifacts::new(ArtifactSettings {
         map: settings.artifacts.map.iter().filter_map(entry).collect(),
-        directory: settings.artifacts.directory.clone(),
+        directory: settings.artifacts.directory.clone().or_else(|| {
+            let state = settings.state.directory.as_ref()?;
+            Some(state.join("artifacts"))
+        }),
         max_bytes: settings.artifacts.max_bytes as u64,
         variables: settings.artifacts.variables.clone(),
     })

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import socket
 import statistics
@@ -33,6 +34,8 @@ from workloads import WORKLOADS, Workload, prepare
 
 TESSERA = "tessera"
 BARE = "bare"
+# The targets that run everything of a mode.
+MADE = {"quick": "make bench", "full": "make bench-full"}
 # Seconds to start and end a server, for the estimate only.
 START = {TESSERA: 1, "mosec": 3, "fastapi": 4, "litserve": 5, "cpr": 10, "ray": 16}
 # Longest time to the first answer; several times what any needs on a quiet machine.
@@ -320,6 +323,16 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def command(options: argparse.Namespace) -> str:
+    """What measures the same again, as one would type it."""
+    chosen = {name: getattr(options, name) for name in ("peers", "workloads", "rounds", "limit")}
+    narrowed = [part for name, value in chosen.items() if value is not None for part in (f"--{name}", f"{value:g}" if name == "limit" else f"{value}")]
+    if not narrowed and options.mode in MADE:
+        return MADE[options.mode]
+    mode = [] if options.mode == "quick" else [f"--{options.mode}"]
+    return shlex.join([".venv/bin/python", "benches/compare/compare.py", *mode, *narrowed])
+
+
 def choose(everything: tuple, names: str | None, parser_name: str) -> list:
     """Those named, or all."""
     if names is None:
@@ -363,8 +376,8 @@ def main() -> int:
     machine = facts.gather(run.tessera, peers, before)
     output = Path(tempfile.mkdtemp(prefix="bench")) if options.mode == "smoke" else options.output
     report.write(
-        output, mode=options.mode, results=medians(run.results), lifetimes=typical(run.lifetimes), workloads=run.workloads,
-        peers=peers, machine=machine, notes=run.notes, seconds=run.elapsed, rounds=run.rounds, cores=run.cores,
+        output, command=command(options), mode=options.mode, results=medians(run.results), lifetimes=typical(run.lifetimes),
+        workloads=run.workloads, peers=peers, machine=machine, notes=run.notes, seconds=run.elapsed, rounds=run.rounds, cores=run.cores,
     )  # fmt: skip
     if options.mode == "smoke":
         shutil.rmtree(output)

@@ -81,8 +81,8 @@ class View:
 
 
 def write(
-    folder: Path, *, mode: str, results: list[Result], lifetimes: list, workloads: list[Workload], peers: list,
-    machine: Machine, notes: list[str], seconds: float, rounds: int, cores: int,
+    folder: Path, *, command: str, mode: str, results: list[Result], lifetimes: list, workloads: list[Workload],
+    peers: list, machine: Machine, notes: list[str], seconds: float, rounds: int, cores: int,
 ) -> None:  # fmt: skip
     """Writes everything below `folder`."""
     view = View.of(results)
@@ -92,22 +92,22 @@ def write(
     for name, chart in draw(view, measured, lifetimes).items():
         (pictures / name).write_text(chart)
     raw = {
-        "mode": mode, "seconds": round(seconds), "rounds": rounds, "machine": asdict(machine), "notes": notes,
+        "command": command, "mode": mode, "seconds": round(seconds), "rounds": rounds, "machine": asdict(machine),
+        "notes": notes,
         "results": [result.as_json() for result in results], "lifetimes": [asdict(each) for each in lifetimes],
     }  # fmt: skip
     (pictures / "results.json").write_text(json.dumps(raw, indent=1) + "\n")
-    (folder / "benchmarks.md").write_text("\n".join(page(view, mode, measured, lifetimes, machine, notes, seconds, rounds)))
+    (folder / "benchmarks.md").write_text("\n".join(page(view, command, measured, lifetimes, machine, notes, seconds, rounds)))
 
 
 def page(
-    view: View, mode: str, workloads: list[Workload], lifetimes: list, machine: Machine, notes: list[str], seconds: float,
-    rounds: int,
+    view: View, command: str, workloads: list[Workload], lifetimes: list, machine: Machine, notes: list[str],
+    seconds: float, rounds: int,
 ) -> list[str]:  # fmt: skip
     """The lines of benchmarks.md."""
-    command = "make bench-full" if mode == "full" else "make bench"
     out = ["# Tessera beside other servers", ""]
     out.append(
-        f"Written by `{command}` on {machine.date}, in {seconds / 60:.0f} minutes"
+        f"Written by `{command}` on {machine.date}, in {duration(seconds)}"
         + (f" and {rounds} rounds" if rounds > 1 else "")
         + f", on {machine.cores} cores of {machine.processor}, {machine.memory_gib:.0f} GiB, {machine.system}."
     )
@@ -272,6 +272,12 @@ def number(value: float) -> str:
 def milliseconds(value: float) -> str:
     """Three digits or so."""
     return number(value)
+
+
+def duration(seconds: float) -> str:
+    """In the unit that one would say."""
+    amount, unit = (round(seconds), "second") if seconds < 90 else (round(seconds / 60), "minute")
+    return f"{amount} {unit}{'s' * (amount != 1)}"
 
 
 def grouped(rows: list[list[str]]) -> list[list[str]]:

@@ -57,10 +57,11 @@ impl Asked<'_> {
             ["docs" | "openapi.json" | "openapi.yaml" | "swagger-ui", ..] if is_read => return Need::Nothing,
             _ => {}
         }
-        if is_read {
+        let last = segments.last().copied().unwrap_or_default();
+        let is_wait = verb(last) == Some("wait") && segments.contains(&"operations");
+        if is_read || (is_wait && self.method == Method::POST) {
             return Need::Token;
         }
-        let last = segments.last().copied().unwrap_or_default();
         let predicts = match segments.as_slice() {
             ["predict"] => true,
             ["v2", "models", .., "infer" | "generate" | "generate_stream"] => true,
@@ -91,19 +92,24 @@ impl Asked<'_> {
         }
     }
 
-    /// Whether it can be answered to somebody who may use some endpoints only. A prediction can: where its endpoint is found,
-    /// that one is asked about. Anything else must name one of theirs in its path.
+    /// Whether it can be answered to somebody who may use some endpoints only. Predictions and the methods of management can:
+    /// they ask about the endpoint where they have found it. Anything else must name one of theirs in its path.
     pub fn concerns(&self, need: Need, may_use: impl Fn(&str) -> bool) -> bool {
-        match (need, self.is_grpc) {
-            (Need::Nothing | Need::Predict, _) => true,
-            // The SDK's Endpoint.predict asks for the endpoint first; what it is about stands in the message.
-            (_, true) => need == Need::Token && self.path.ends_with(".EndpointService/GetEndpoint"),
-            (_, false) => {
-                let resource = |segment: &str| {
-                    segment.rsplit_once(':').map_or_else(|| segment.to_owned(), |(id, _)| id.to_owned())
-                };
-                self.path.split('/').any(|segment| may_use(&resource(segment)))
+        if matches!(need, Need::Nothing | Need::Predict) {
+            return true;
+        }
+        if self.is_grpc {
+            const MANAGEMENT: [&str; 3] = ["EndpointService", "ModelService", "Operations"];
+            let service = self.path.rsplit('/').nth(1).and_then(|service| service.rsplit('.').next());
+            return service.is_some_and(|service| MANAGEMENT.contains(&service));
+        }
+        let segments: Vec<&str> = self.path.split('/').skip(1).collect();
+        match segments[..] {
+            ["v1" | "v1beta1" | "ui", "projects", ..] => true,
+            ["v1" | "v2", "endpoints" | "models", name, ..] => {
+                may_use(name.rsplit_once(':').map_or(name, |(name, _)| name))
             }
+            _ => false,
         }
     }
 }

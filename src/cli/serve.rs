@@ -136,7 +136,11 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let service = Arc::new(Service::new(pool, settings.explain.image_grid));
     let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
     let management = Management::new(
-        management_settings(&settings, api_server.local_addr().port()),
+        ManagementSettings {
+            http_port: api_server.local_addr().port(),
+            https_port: https_server.as_ref().map(|server| server.local_addr().port()),
+            ..management_settings(&settings)
+        },
         service.clone(),
         loader.clone(),
         Arc::new(artifacts(&settings)),
@@ -207,12 +211,12 @@ fn queue_settings(settings: &Settings) -> SchedulerSettings {
     }
 }
 
-fn management_settings(settings: &Settings, http_port: u16) -> ManagementSettings {
+fn management_settings(settings: &Settings) -> ManagementSettings {
     ManagementSettings {
         directory: settings.state.directory.clone(),
         fail_on_error: settings.repository.on_error == OnError::Fail,
-        http_port,
         dedicated_dns: settings.tls.authority(),
+        ..ManagementSettings::default()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::protocol::generated::google::longrunning::{
     Operation, WaitOperationRequest,
 };
 use crate::protocol::status::Status;
+use crate::server::Encrypted;
 
 /// The host by which a caller reached this server, found among a call's extensions.
 #[derive(Debug, Clone)]
@@ -45,7 +46,8 @@ fn answer<T>(result: Result<T, Status>) -> Answer<T> {
 impl Managed {
     fn caller<T>(&self, request: &Request<T>) -> Caller {
         let host = request.extensions().get::<Host>().map(|Host(authority)| authority.host());
-        let base_url = host.map(|host| self.management.base_url(host));
+        let is_encrypted = request.extensions().get::<Encrypted>().is_some();
+        let base_url = host.map(|host| self.management.base_url(host, is_encrypted));
         Caller { version: self.version, base_url }
     }
 }

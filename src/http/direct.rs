@@ -17,12 +17,7 @@ use crate::service::{Answer, Chosen, Service, ServiceError, Target, input_sets, 
 
 /// Tensors in, tensors out.
 pub async fn predict(api: &Api, target: Target<'_>, request: Request) -> Response {
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = predicted(&mut exchange).await;
-    exchange.close(outcome)
+    Exchange::run(api, target, request, |exchange| Box::pin(predicted(exchange))).await
 }
 
 async fn predicted(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
@@ -38,12 +33,7 @@ async fn predicted(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
 
 /// Several sets of tensors in, an answer for each out, one after the other.
 pub async fn server_streaming(api: &Api, target: Target<'_>, request: Request) -> Response {
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = streamed(&mut exchange).await;
-    exchange.close(outcome)
+    Exchange::run(api, target, request, |exchange| Box::pin(streamed(exchange))).await
 }
 
 async fn streamed(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
@@ -106,18 +96,13 @@ impl Set {
 /// A method of one of this server's own services, by its name.
 pub async fn raw(api: &Api, target: Target<'_>, request: Request) -> Response {
     let headers = request.headers().clone();
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = called(&mut exchange, &headers).await;
-    exchange.close(outcome)
+    Exchange::run(api, target, request, |exchange| Box::pin(called(exchange, headers))).await
 }
 
-async fn called(exchange: &mut Exchange<'_>, headers: &HeaderMap) -> Result<Response, Status> {
+async fn called(exchange: &mut Exchange<'_>, headers: HeaderMap) -> Result<Response, Status> {
     let wire::DirectRawPredictRequest { method_name, input, .. } = read(exchange)?;
     let Exchange { api, chosen, deadline, .. } = &*exchange;
-    let called = api.methods.call_for_http(&chosen.endpoint.id, &method_name, input, headers, *deadline).await?;
+    let called = api.methods.call_for_http(&chosen.endpoint.id, &method_name, input, &headers, *deadline).await?;
     Ok(json(write(&wire::DirectRawPredictResponse { output: called.output })?))
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -37,11 +38,26 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
+    /// Finds who answers, reads the body, works, and gives the response for what came of it. All outcomes are counted.
+    pub async fn run(
+        api: &'a Api,
+        target: Target<'_>,
+        request: Request,
+        work: impl for<'e> FnOnce(&'e mut Self) -> BoxFuture<'e, Result<Response, Status>>,
+    ) -> Response {
+        let mut exchange = match Self::open(api, target, request).await {
+            Ok(exchange) => exchange,
+            Err(response) => return response,
+        };
+        let outcome = work(&mut exchange).await;
+        closed(api, &exchange.chosen, outcome)
+    }
+
     /// Finds who answers, unless that is among the request's extensions, then reads the body.
     ///
     /// # Errors
     /// The response that says what is wrong; it has been counted.
-    pub async fn open(api: &'a Api, target: Target<'_>, request: Request) -> Result<Self, Response> {
+    async fn open(api: &'a Api, target: Target<'_>, request: Request) -> Result<Self, Response> {
         let begin = Instant::now();
         let already = request
             .extensions()
@@ -90,11 +106,6 @@ impl<'a> Exchange<'a> {
         let stages = answer.count(&self.chosen.deployed, &self.api.metrics, parse, self.begin.elapsed());
         response.headers_mut().insert(SERVER_TIMING, server_timing(stages));
         response
-    }
-
-    /// Counts the outcome and gives the response for it.
-    pub fn close(self, outcome: Result<Response, Status>) -> Response {
-        closed(self.api, &self.chosen, outcome)
     }
 }
 

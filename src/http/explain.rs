@@ -18,12 +18,7 @@ use crate::task::{Instance, Prediction};
 
 /// What each feature contributes, for a list of instances.
 pub async fn explain(api: &Api, target: Target<'_>, request: Request) -> Response {
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = explained(&mut exchange).await;
-    exchange.close(outcome)
+    Exchange::run(api, target, request, |exchange| Box::pin(explained(exchange))).await
 }
 
 async fn explained(exchange: &mut Exchange<'_>) -> Result<Response, Status> {

@@ -18,6 +18,7 @@ use crate::protocol::generated::google::longrunning::{ListOperationsRequest, Ope
 use crate::protocol::proto_json::{self, ProtoJsonError};
 use crate::protocol::status::{Code, Status};
 use crate::protocol::unique;
+use crate::server::Encrypted;
 
 /// What can be asked of an endpoint beside predictions.
 pub fn is_for_endpoint(verb: Option<&str>, method: &Method) -> bool {
@@ -185,7 +186,8 @@ async fn read(api: &Api, version: Version, request: Request) -> Result<Asked, St
     let path = request.uri().path().to_owned();
     let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
-    let caller = Caller { version, base_url: host.map(|host| format!("http://{host}")) };
+    let scheme = if request.extensions().get::<Encrypted>().is_some() { "https" } else { "http" };
+    let caller = Caller { version, base_url: host.map(|host| format!("{scheme}://{host}")) };
     let query = query(request.uri().query().unwrap_or_default());
     let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout };
     let bytes = read_body(request, limits).await?;

@@ -99,15 +99,11 @@ async fn model(State(api): State<Arc<Api>>, Segments(mut path): Segments<ModelPa
     if request.method() != Method::POST {
         return Failure(Status::method_not_allowed("POST")).into_response();
     }
-    let mut exchange = match Exchange::open(&api, path.target(), request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = match method {
-        Ask::Predict => predict(&mut exchange).await,
-        Ask::Classify | Ask::Regress => examples(&mut exchange, method).await,
-    };
-    exchange.close(outcome)
+    Exchange::run(&api, path.target(), request, move |exchange| match method {
+        Ask::Predict => Box::pin(predict(exchange)),
+        Ask::Classify | Ask::Regress => Box::pin(examples(exchange, method)),
+    })
+    .await
 }
 
 /// What is asked of a model.

@@ -203,17 +203,9 @@ enum Length {
     MediaType,
 }
 
-async fn exchanged(api: &Api, target: Target<'_>, name: &str, place: Length, request: Request) -> Response {
+async fn exchanged<'a>(api: &'a Api, target: Target<'_>, name: &'a str, place: Length, request: Request) -> Response {
     let length = header_length(request.headers());
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = match length {
-        Ok(length) => inferred(&mut exchange, name, length, place).await,
-        Err(error) => Err(Status::from(&ServiceError::from(error))),
-    };
-    exchange.close(outcome)
+    Exchange::run(api, target, request, move |exchange| Box::pin(inferred(exchange, name, length, place))).await
 }
 
 /// How many bytes of a body are JSON, by the header of the binary extension or by a media type that says it.
@@ -238,12 +230,13 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, InferError> {
 async fn inferred(
     exchange: &mut Exchange<'_>,
     name: &str,
-    length: Option<usize>,
+    length: Result<Option<usize>, InferError>,
     place: Length,
 ) -> Result<Response, Status> {
     let told = |error: ServiceError| Status::from(&error);
     let body = std::mem::take(&mut exchange.body);
-    let mut request = wire::parse(&body, length).map_err(|error| told(error.into()))?;
+    let request = length.and_then(|length| wire::parse(&body, length));
+    let mut request = request.map_err(|error| told(error.into()))?;
     drop(body);
     let parse = exchange.since_received();
     let Exchange { api, chosen, deadline, .. } = &*exchange;

@@ -19,12 +19,7 @@ pub async fn predict(api: &Api, target: Target<'_>, request: Request) -> Respons
         Ok(response) => return response,
         Err(request) => request,
     };
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = predicted(&mut exchange).await;
-    exchange.close(outcome)
+    Exchange::run(api, target, request, |exchange| Box::pin(predicted(exchange))).await
 }
 
 async fn predicted(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
@@ -61,12 +56,7 @@ pub async fn raw(api: &Api, target: Target<'_>, route: RawRoute, request: Reques
         Ok(response) => return response,
         Err(request) => request,
     };
-    let mut exchange = match Exchange::open(api, target, request).await {
-        Ok(exchange) => exchange,
-        Err(response) => return response,
-    };
-    let outcome = answered(&mut exchange, route).await;
-    exchange.close(outcome)
+    Exchange::run(api, target, request, move |exchange| Box::pin(answered(exchange, route))).await
 }
 
 async fn answered(exchange: &mut Exchange<'_>, route: RawRoute) -> Result<Response, Status> {

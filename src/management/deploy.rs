@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 
+use crate::artifact::Progress;
 use crate::protocol::generated::google::cloud::aiplatform::v1::deployed_model::PredictionResources;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
     DeployModelRequest, DeployModelResponse, DeployedModel, DeploymentStage, Endpoint,
@@ -58,7 +59,7 @@ impl Management {
 
         let operation = Operation {
             name: operations::name(&request.endpoint, &begun),
-            metadata: Some(deploying(begun, DeploymentStage::StartingDeployment)),
+            metadata: Some(deploying(begun, DeploymentStage::StartingDeployment, None)),
             ..Operation::default()
         };
         let operation = caller.version.of(operation);
@@ -78,6 +79,7 @@ impl Management {
 
     /// Does a deployment, and ends its operation with what came of it.
     async fn deploy(self: Arc<Self>, deployment: Deployment, source: Source) {
+        let deployment = Arc::new(deployment);
         if let Err(status) = self.try_deploy(&deployment, source).await {
             tracing::warn!(endpoint = deployment.request.endpoint, "a deployment failed: {}", status.message);
             let operation = deployment.ended(DeploymentStage::FailedToDeploy, operations::error(&status));
@@ -90,18 +92,20 @@ impl Management {
         }
     }
 
-    async fn try_deploy(&self, deployment: &Deployment, source: Source) -> Result<(), Status> {
-        let tell = |stage| {
-            let told = deployment
-                .caller
-                .version
-                .of(Operation { metadata: Some(deploying(deployment.begun, stage)), ..Operation::default() });
-            self.operations.progress(id_of(&deployment.operation), told.metadata);
-        };
-        tell(DeploymentStage::PreparingModel);
+    /// Shows how far a deployment is.
+    fn tell(&self, deployment: &Deployment, stage: DeploymentStage, progress: Option<Progress>) {
+        let metadata = deploying(deployment.begun, stage, progress);
+        let told = deployment.caller.version.of(Operation { metadata: Some(metadata), ..Operation::default() });
+        self.operations.progress(id_of(&deployment.operation), told.metadata);
+    }
+
+    async fn try_deploy(self: &Arc<Self>, deployment: &Arc<Deployment>, source: Source) -> Result<(), Status> {
+        self.tell(deployment, DeploymentStage::PreparingModel, None);
+        let (this, own) = (self.clone(), deployment.clone());
+        let tell = move |progress| this.tell(&own, DeploymentStage::PreparingModel, Some(progress));
         let work = async {
-            let files = source.fetch(&self.artifacts).await?;
-            tell(DeploymentStage::StartingModelServer);
+            let files = source.fetch(&self.artifacts, tell).await?;
+            self.tell(deployment, DeploymentStage::StartingModelServer, None);
             files.load(&self.loader).await
         };
         let model = tokio::select! {
@@ -110,7 +114,7 @@ impl Management {
                 return Err(Status::new(Code::Cancelled, "the deployment was cancelled"));
             }
         };
-        tell(DeploymentStage::FinishingUp);
+        self.tell(deployment, DeploymentStage::FinishingUp, None);
         let writer = self.writer.lock().await;
         // What was right when it began need not be so any more.
         let (state, now) = (self.state()?, names::now());
@@ -218,7 +222,7 @@ impl Deployment {
     fn ended(&self, stage: DeploymentStage, outcome: Outcome) -> Operation {
         self.caller.version.of(Operation {
             name: self.operation.clone(),
-            metadata: Some(deploying(self.begun, stage)),
+            metadata: Some(deploying(self.begun, stage, None)),
             done: true,
             result: Some(outcome),
         })

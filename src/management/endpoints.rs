@@ -48,7 +48,10 @@ impl Management {
         caller: Caller,
         request: CreateEndpointRequest,
     ) -> Result<Operation, Status> {
-        names::check_unrestricted()?;
+        match request.endpoint_id.as_str() {
+            "" => names::check_unrestricted()?,
+            id => names::check_permitted(id)?,
+        }
         let this = self.clone();
         Self::detached(async move {
             let parent = names::parent("parent", &request.parent)?;

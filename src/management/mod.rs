@@ -64,6 +64,8 @@ pub struct ManagementSettings {
     pub fail_on_error: bool,
     /// The port of the API's plain HTTP.
     pub http_port: u16,
+    /// The port of the API's HTTPS, where there is one.
+    pub https_port: Option<u16>,
     /// `host:port` of the listener with TLS, which dedicated endpoints are reached by.
     pub dedicated_dns: Option<String>,
 }
@@ -73,7 +75,7 @@ pub struct ManagementSettings {
 pub struct Caller {
     /// The version of the API.
     pub version: Version,
-    /// Where the caller reaches the API's plain HTTP, such as `http://localhost:8080`.
+    /// Where the caller reaches the API over HTTP, such as `http://localhost:8080`.
     pub base_url: Option<String>,
 }
 
@@ -161,9 +163,12 @@ impl Management {
         Ok(self.service.catalog().unwrap_or_default())
     }
 
-    /// Where whoever reached this server by a host can reach its plain HTTP.
-    pub fn base_url(&self, host: &str) -> String {
-        format!("http://{host}:{}", self.settings.http_port)
+    /// Where whoever reached this server's gRPC by a host can reach its HTTP: by TLS, if that is how they came.
+    pub fn base_url(&self, host: &str, is_encrypted: bool) -> String {
+        match self.settings.https_port {
+            Some(port) if is_encrypted => format!("https://{host}:{port}"),
+            _ => format!("http://{host}:{}", self.settings.http_port),
+        }
     }
 
     fn state(&self) -> Result<Arc<State>, Status> {
@@ -206,8 +211,9 @@ impl Management {
     /// `GetOperation`
     ///
     /// # Errors
-    /// NOT_FOUND.
+    /// NOT_FOUND, PERMISSION_DENIED.
     pub fn get_operation(&self, name: &str) -> Result<Operation, Status> {
+        names::check_operation(name)?;
         self.operations.get(name)
     }
 
@@ -224,6 +230,7 @@ impl Management {
     /// # Errors
     /// NOT_FOUND.
     pub fn cancel_operation(&self, name: &str) -> Result<(), Status> {
+        names::check_operation(name)?;
         self.operations.cancel(name)
     }
 
@@ -232,6 +239,7 @@ impl Management {
     /// # Errors
     /// NOT_FOUND; FAILED_PRECONDITION for one that is under way.
     pub async fn delete_operation(self: &Arc<Self>, name: String) -> Result<(), Status> {
+        names::check_operation(&name)?;
         let this = self.clone();
         Self::detached(async move {
             let writer = this.writer.lock().await;
@@ -249,6 +257,7 @@ impl Management {
     /// # Errors
     /// NOT_FOUND.
     pub async fn wait_operation(&self, request: &WaitOperationRequest) -> Result<Operation, Status> {
+        names::check_operation(&request.name)?;
         let limit = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
         let longest = Duration::from_secs(50);
         self.operations.wait(&request.name, limit.unwrap_or(longest).min(longest)).await

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use prost_types::Timestamp;
 
 use crate::artifact::ArtifactUri;
+use crate::auth;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
-    DeleteModelRequest, DeleteModelVersionRequest, DeleteOperationMetadata, GetModelRequest, ListModelVersionsRequest,
-    ListModelVersionsResponse, ListModelsRequest, ListModelsResponse, MergeVersionAliasesRequest, Model,
-    ModelContainerSpec, UpdateModelRequest, UploadModelOperationMetadata, UploadModelRequest, UploadModelResponse,
+    DeleteModelRequest, DeleteModelVersionRequest, DeleteOperationMetadata, DeployedModelRef, GetModelRequest,
+    ListModelVersionsRequest, ListModelVersionsResponse, ListModelsRequest, ListModelsResponse,
+    MergeVersionAliasesRequest, Model, ModelContainerSpec, UpdateModelRequest, UploadModelOperationMetadata,
+    UploadModelRequest, UploadModelResponse,
 };
 use crate::protocol::generated::google::longrunning::Operation;
 use crate::protocol::status::{Code, Status};
@@ -189,6 +191,7 @@ impl Management {
     pub fn get_model(&self, request: &GetModelRequest) -> Result<Model, Status> {
         let state = self.state()?;
         let name = names::model("name", &request.name)?;
+        names::check_model(is_on_permitted(&state, &name.id))?;
         Ok(view(&state, state.version(&name)?, &name.parent))
     }
 
@@ -205,7 +208,8 @@ impl Management {
             page_size: request.page_size,
             page_token: &request.page_token,
         };
-        let models = state.models.values().filter_map(|entry| entry.value.find(None)).map(Version);
+        let permitted = state.models.iter().filter(|(id, _)| names::check_model(is_on_permitted(&state, id)).is_ok());
+        let models = permitted.filter_map(|(_, entry)| entry.value.find(None)).map(Version);
         let (page, next_page_token) = listing::page(models, &query)?;
         let models = page
             .into_iter()
@@ -220,6 +224,7 @@ impl Management {
     pub fn list_model_versions(&self, request: &ListModelVersionsRequest) -> Result<ListModelVersionsResponse, Status> {
         let state = self.state()?;
         let name = names::model("name", &request.name)?;
+        names::check_model(is_on_permitted(&state, &name.id))?;
         let record = &state.model(&name)?.value;
         let query = Query {
             filter: &request.filter,
@@ -455,12 +460,21 @@ fn check_not_deployed(state: &State, model: &str, version: Option<&str>) -> Resu
 
 /// A version as it is shown under a parent, with where it is deployed.
 fn view(state: &State, model: &Model, parent: &str) -> Model {
-    let deployments = state.deployments(names::id_of(&model.name));
+    let deployments = permitted(state, names::id_of(&model.name));
     let of_it = deployments.filter(|(_, version)| *version == model.version_id).map(|(mut reference, _)| {
         reference.endpoint = names::under(parent, &reference.endpoint);
         reference
     });
     Model { name: names::under(parent, &model.name), deployed_models: of_it.collect(), ..model.clone() }
+}
+
+/// Where versions of a model are deployed, as far as the caller may know.
+fn permitted<'a>(state: &'a State, model: &'a str) -> impl Iterator<Item = (DeployedModelRef, &'a str)> {
+    state.deployments(model).filter(|(reference, _)| auth::may_use(names::id_of(&reference.endpoint)))
+}
+
+fn is_on_permitted(state: &State, model: &str) -> bool {
+    permitted(state, model).next().is_some()
 }
 
 /// A version in a list.

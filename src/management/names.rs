@@ -64,6 +64,27 @@ pub fn check_permitted(endpoint: &str) -> Result<(), Status> {
     if auth::may_use(id_of(endpoint)) { Ok(()) } else { Err(not_permitted("this token is not for this endpoint")) }
 }
 
+/// Refuses a caller whose token is for other endpoints than that of an operation. Those on models belong to none.
+pub fn check_operation(name: &str) -> Result<(), Status> {
+    if is_operation_permitted(name) { Ok(()) } else { Err(not_permitted("this token is not for this operation")) }
+}
+
+/// Whether the caller may hear of an operation.
+pub fn is_operation_permitted(name: &str) -> bool {
+    match name.split('/').skip(4).collect::<Vec<_>>()[..] {
+        ["endpoints", endpoint, ..] => auth::may_use(endpoint),
+        _ => !auth::is_restricted(),
+    }
+}
+
+/// Refuses a caller whose token is for some endpoints only, on none of which a model is.
+pub fn check_model(is_on_permitted: bool) -> Result<(), Status> {
+    match is_on_permitted || !auth::is_restricted() {
+        true => Ok(()),
+        false => Err(not_permitted("this token is for some endpoints only, and this model is on none of them")),
+    }
+}
+
 /// Refuses a caller whose token is for some endpoints only.
 pub fn check_unrestricted() -> Result<(), Status> {
     match auth::is_restricted() {

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prost::Name;
+use prost::{Message, Name};
 use prost_types::{Any, Timestamp};
 use tokio::sync::watch;
 
+use crate::artifact::Progress;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
     DeployModelOperationMetadata, DeploymentStage, GenericOperationMetadata,
 };
@@ -97,12 +98,28 @@ pub fn done(resource: &str, version: Version, time: Timestamp, metadata: Any, re
     })
 }
 
-/// What `operation` holds to tell how far a deployment is.
-pub fn deploying(begun: Timestamp, stage: DeploymentStage) -> Any {
-    any(&DeployModelOperationMetadata {
-        generic_metadata: generic(begun, names::now()),
-        deployment_stage: stage.into(),
-    })
+/// What `operation` holds to tell how far a deployment is. The messages have no field for a download's progress, and
+/// Google's REST client for operations takes no field that it doesn't know. So it stands in the one place for words that
+/// there is, as a partial status whose code is OK, and only as long as the download lasts.
+pub fn deploying(begun: Timestamp, stage: DeploymentStage, progress: Option<Progress>) -> Any {
+    let told = |progress: Progress| rpc::Status { message: progress.to_string(), ..rpc::Status::default() };
+    let generic = generic(begun, names::now()).map(|generic| GenericOperationMetadata {
+        partial_failures: progress.map(told).into_iter().collect(),
+        ..generic
+    });
+    any(&DeployModelOperationMetadata { generic_metadata: generic, deployment_stage: stage.into() })
+}
+
+/// The metadata of an operation that will never be done.
+fn ended(metadata: Any) -> Any {
+    let is_deployment = metadata.type_url.ends_with(".DeployModelOperationMetadata");
+    match DeployModelOperationMetadata::decode(&*metadata.value) {
+        Ok(earlier) if is_deployment => {
+            let begun = earlier.generic_metadata.and_then(|generic| generic.create_time).unwrap_or_else(names::now);
+            Any { type_url: metadata.type_url, ..deploying(begun, DeploymentStage::FailedToDeploy, None) }
+        }
+        _ => metadata,
+    }
 }
 
 /// The outcome of an operation that failed.
@@ -118,6 +135,7 @@ impl Operations {
             if !operation.done {
                 let message = "the server was restarted before this was done; ask again";
                 operation.done = true;
+                operation.metadata = operation.metadata.map(ended);
                 operation.result = Some(error(&Status::new(Code::Aborted, message)));
                 change.operations.push((id.clone(), Some(operation.clone())));
             }
@@ -193,8 +211,12 @@ impl Operations {
         let end = tokio::time::Instant::now() + limit;
         loop {
             let operation = self.get(name)?;
-            if operation.done || tokio::time::timeout_at(end, changed.changed()).await.is_err() {
+            if operation.done {
                 return Ok(operation);
+            }
+            if tokio::time::timeout_at(end, changed.changed()).await.is_err() {
+                // As far as it is now.
+                return self.get(name);
             }
         }
     }
@@ -203,8 +225,10 @@ impl Operations {
     pub fn list(&self, of: &str, page_size: i32, page_token: &str) -> Result<ListOperationsResponse, Status> {
         let size = super::listing::page_size(page_size)?;
         let under = names::under("", &format!("{of}/")).trim_start_matches('/').to_owned();
-        let belongs =
-            |operation: &&Operation| names::under("", &operation.name).trim_start_matches('/').starts_with(&under);
+        let belongs = |operation: &&Operation| {
+            let is_below = names::under("", &operation.name).trim_start_matches('/').starts_with(&under);
+            is_below && names::is_operation_permitted(&operation.name)
+        };
         let all = self.all();
         let older = all.range::<str, _>(..).rev().filter(|(id, _)| page_token.is_empty() || id.as_str() < page_token);
         let mut operations: Vec<Operation> =

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::artifact::{Artifacts, LocalArtifact};
+use crate::artifact::{Artifacts, LocalArtifact, Progress};
 use crate::endpoint::{self, Catalog, Identity, ServedModel};
 use crate::loader::Loader;
 use crate::protocol::generated::google::cloud::aiplatform::v1::deployed_model::Status as Health;
@@ -59,12 +59,16 @@ impl Source {
         }
     }
 
-    /// Fetches the files, unless they are here.
-    pub async fn fetch(self, artifacts: &Arc<Artifacts>) -> Result<Files, Status> {
+    /// Fetches the files, unless they are here. `tell` hears how far a download is.
+    pub async fn fetch(
+        self,
+        artifacts: &Arc<Artifacts>,
+        tell: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<Files, Status> {
         match self {
             Self::Folder(folder) => Ok(Files { folder, artifact: None }),
             Self::Artifact { uri, model, version } => {
-                let local = bring(artifacts, &uri).await?;
+                let local = bring(artifacts, &uri, tell).await?;
                 let folder = artifact::folder(&uri, &local.directory, &model, version)?;
                 Ok(Files { folder, artifact: Some((uri, local)) })
             }
@@ -74,13 +78,17 @@ impl Source {
 
 /// Brings an artifact here, until nobody waits for it any more. On a thread of its own: the work borrows from itself in
 /// ways that keep the compiler from seeing that it may move between threads.
-async fn bring(artifacts: &Arc<Artifacts>, uri: &str) -> Result<LocalArtifact, Status> {
+async fn bring(
+    artifacts: &Arc<Artifacts>,
+    uri: &str,
+    tell: impl Fn(Progress) + Send + Sync + 'static,
+) -> Result<LocalArtifact, Status> {
     let (artifacts, uri, runtime) = (artifacts.clone(), uri.to_owned(), Handle::current());
     let (waiting, given_up) = oneshot::channel::<()>();
     let work = move || {
         runtime.block_on(async {
             tokio::select! {
-                fetched = artifacts.fetch(&uri, |_| {}) => Some(fetched),
+                fetched = artifacts.fetch(&uri, tell) => Some(fetched),
                 _ = given_up => None,
             }
         })
@@ -229,7 +237,7 @@ impl Management {
                 let source = Source::of(state, id_of(&deployed.model), &deployed.model_version_id);
                 let (loader, artifacts) = (self.loader.clone(), self.artifacts.clone());
                 loading.spawn(async move {
-                    let load = async { source?.fetch(&artifacts).await?.load(&loader).await };
+                    let load = async { source?.fetch(&artifacts, |_| {}).await?.load(&loader).await };
                     (place, load.await)
                 });
             }

@@ -30,7 +30,8 @@ pub enum RepositoryError {
     /// There is nothing to serve.
     #[error(
         "{}: there is no model here. A model is a folder NAME/ or NAME/VERSION/ with model.onnx (and, for images, \
-         config.json and preprocessor_config.json); name another place with --models DIR",
+         config.json and preprocessor_config.json); name another place with --models DIR, or set state.directory to serve \
+         what is deployed over the API",
         .0.display()
     )]
     NoModels(PathBuf),

@@ -44,6 +44,7 @@ pub(super) async fn serve(
         return;
     }
     let stream = Arc::new(stream);
+    let is_encrypted = acceptor.is_some();
     let activity = Arc::new(Activity::new());
     let transport = match acceptor {
         None => Transport::Plain(Socket::new(stream.clone(), activity.clone())),
@@ -60,7 +61,12 @@ pub(super) async fn serve(
     let service = service_fn({
         let activity = activity.clone();
         let crowded = crowded.clone();
-        move |request| answer(request, peer, router.clone(), drain.clone(), crowded.clone(), activity.clone())
+        move |mut request: Request<Incoming>| {
+            if is_encrypted {
+                request.extensions_mut().insert(Encrypted);
+            }
+            answer(request, peer, router.clone(), drain.clone(), crowded.clone(), activity.clone())
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None); // Activity times heads.
@@ -114,6 +120,10 @@ pub(super) async fn serve(
         }
     }
 }
+
+/// Among the extensions of a request that came by TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct Encrypted;
 
 /// What a look at the connection led to.
 enum Step {

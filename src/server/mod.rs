@@ -29,6 +29,7 @@ mod transport;
 
 use std::time::Duration;
 
+pub use connection::Encrypted;
 pub use drain::{Drain, DrainSettings, Phase};
 pub use files::FileWatch;
 pub use listener::{BindError, Served, Server};

@@ -289,8 +289,9 @@ async fn what_is_no_message_of_the_method() {
         }
         for method in ["Check", "Watch"] {
             let request = HealthCheckRequest { service: "no.such.Service".to_owned() };
-            let refused = call::<_, ()>(channel, &format!("grpc.health.v1.Health/{method}"), Request::new(request));
-            detailed(&refused.await.unwrap_err(), Code::NotFound);
+            let method = format!("grpc.health.v1.Health/{method}");
+            let refused = call::<_, ()>(channel, &method, Request::new(request)).await.unwrap_err();
+            detailed(&refused, Code::NotFound);
         }
     }
 }

@@ -12,6 +12,7 @@ mod harness;
 mod invoke;
 mod management;
 mod models;
+mod object_store;
 mod open_inference;
 mod openapi;
 mod predict;
