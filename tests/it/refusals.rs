@@ -75,9 +75,11 @@ async fn an_index_is_asked_for_by_an_object() {
     }
 }
 
+const CORS: &str = "[server]\ncors_origins = [\"https://a.example\"]";
+
 #[tokio::test]
 async fn pages_of_other_origins() {
-    let server = Builder::with_models(&["linear"]).setting("server.cors_origins", "https://a.example").start();
+    let server = Builder::with_models(&["linear"]).with_config(CORS).start();
     let path = "/v1/projects/p/locations/l/endpoints/linear:predict";
     let asked = client().request(Method::OPTIONS, server.url(path)).header("origin", "https://a.example");
     let response = asked.header("access-control-request-method", "PATCH").send().await.unwrap();
