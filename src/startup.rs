@@ -14,6 +14,7 @@ use crate::endpoint::{Catalog, Defaults, DeployedModel, Endpoint, Identity, Serv
 use crate::engine::onnx::OnnxOptions;
 use crate::loader::ModelKey;
 use crate::observe::Metrics;
+use crate::preprocess::DecodeLimits;
 use crate::protocol::vertex::DeployedModelFields;
 use crate::repository::{Found, LoadOptions, ModelFolder, RepositoryError, find_models};
 
@@ -341,6 +342,11 @@ pub fn load_options(settings: &Settings) -> LoadOptions {
             tensorrt_engine_cache: engine.tensorrt.engine_cache.clone(),
         },
         warm_up: engine.warm_up,
-        max_pixels: settings.limits.pixels,
+        decode: decode_limits(settings),
     }
+}
+
+/// What decoding one picture may cost.
+pub fn decode_limits(settings: &Settings) -> DecodeLimits {
+    DecodeLimits { max_pixels: settings.limits.pixels, max_bytes: settings.limits.decode_bytes as u64 }
 }

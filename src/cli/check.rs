@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use super::Failure;
 use super::args::CheckArgs;
 use super::local;
+use super::{Failure, NEXT};
 use crate::config::{self, Settings, Sources};
 use crate::repository;
 use crate::startup::Plan;
@@ -16,13 +16,16 @@ pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Resu
     let mut settings = match config::load(&sources) {
         Ok(settings) => settings,
         Err(error) => {
-            problems.push(error.to_string());
+            problems.push(Failure::from(error).0);
             match config::load(&only_models(&sources)) {
                 Ok(settings) => settings,
-                Err(_) => return Err(Failure(problems.join("\n"))),
+                Err(_) => return Err(Failure(problems.join(NEXT))),
             }
         }
     };
+    for warning in &settings.warnings {
+        eprintln!("warning: {warning}");
+    }
     if arguments.print_config && problems.is_empty() {
         write!(out, "{}", settings.to_toml())?;
         return Ok(());
@@ -40,7 +43,7 @@ pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Resu
             check_models(&plan, &settings, out, &mut problems)?;
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Failure(problems.join("\nerror: "))) }
+    if problems.is_empty() { Ok(()) } else { Err(Failure(problems.join(NEXT))) }
 }
 
 /// The flag that says where models lie, and nothing else that could be wrong.

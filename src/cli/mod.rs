@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal};
 
 use clap::Parser;
 
-use crate::config::{self, Environment, Settings, Sources};
+use crate::config::{self, ConfigError, Environment, Settings, Sources};
 
 pub mod args;
 mod bench;
@@ -67,6 +67,15 @@ impl Failure {
     }
 }
 
+/// Between two failures, the first of which [`fail`] announces.
+const NEXT: &str = "\nerror: ";
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self(error.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(NEXT))
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(error)
@@ -79,7 +88,7 @@ fn fail(text: impl Display) -> u8 {
 }
 
 fn with_settings(sources: Sources, command: impl FnOnce(&Settings) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut settings = config::load(&sources).map_err(Failure::new)?;
+    let mut settings = config::load(&sources)?;
     local::fetch_repository(&mut settings)?;
     command(&settings)
 }
@@ -87,7 +96,7 @@ fn with_settings(sources: Sources, command: impl FnOnce(&Settings) -> Result<(),
 fn serve(sources: Sources) -> u8 {
     let no_color = sources.environment.get("NO_COLOR").is_some();
     match config::load(&sources) {
-        Err(error) => fail(error),
+        Err(error) => fail(Failure::from(error).0),
         // Its own failures are in the log, which is open by then; a terminal shows them well enough.
         Ok(settings) => match serve::run(settings, no_color) {
             Ok(()) => 0,

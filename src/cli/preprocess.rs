@@ -3,8 +3,9 @@
 use super::args::{self, PreprocessArgs, PreprocessBy};
 use super::{Failure, local, npy};
 use crate::config::Settings;
-use crate::preprocess::{DecodeLimits, PreprocessOverrides, PreprocessSpec, Preprocessor, Preset};
+use crate::preprocess::{PreprocessOverrides, PreprocessSpec, Preprocessor, Preset};
 use crate::repository;
+use crate::startup::decode_limits;
 use crate::task::Task;
 
 /// Writes the tensor of one picture.
@@ -13,7 +14,7 @@ pub fn run(arguments: &PreprocessArgs, settings: &Settings) -> Result<(), Failur
     let bytes = local::read_image(&arguments.image)?;
     let [a, b, c] = preprocessor.output_shape();
     let mut tensor = vec![0f32; a * b * c];
-    let limits = DecodeLimits { max_pixels: settings.limits.pixels };
+    let limits = decode_limits(settings);
     preprocessor.run(&bytes, &limits, &mut tensor).map_err(Failure::new)?;
     npy::write(&arguments.output, &[1, a, b, c], &tensor)
         .map_err(|error| Failure(format!("{}: {error}", arguments.output.display())))?;

@@ -33,7 +33,7 @@ use crate::scheduler::SchedulerSettings;
 use crate::server::{
     BindError, Drain, DrainSettings, Readiness, Server, ServerSettings, Tls, TlsError, TlsFiles, stop_on_signals,
 };
-use crate::service::{Service, WorkPool};
+use crate::service::{Evaluator, Service, WorkPool};
 use crate::startup::{Plan, StartupError, artifacts, fetch_repository, load_options};
 
 /// Why the server did not start, or ended with a failure.
@@ -129,11 +129,13 @@ async fn serve(settings: Settings, log: LogControl) -> Result<(), ServeError> {
     let grpcs_server = tls_listener(settings.grpc.tls_port, "grpc.tls_port")?;
 
     let guard = Guard::start(auth_settings(&settings))?;
+    settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     warn_if_open(&settings, tls.is_some(), guard.is_some());
 
     let operations = Operations { readiness: readiness.clone(), metrics: metrics.clone() };
     let pool = WorkPool::start(settings.engine.preprocess_threads)?;
-    let service = Arc::new(Service::new(pool, settings.explain.image_grid));
+    let evaluator = Evaluator { pool, request_pixels: settings.limits.request_pixels };
+    let service = Arc::new(Service::new(evaluator, settings.explain.image_grid));
     let loader = Arc::new(Loader::new(load_options(&settings), queue_settings(&settings), metrics.clone()));
     let management = Management::new(
         ManagementSettings {

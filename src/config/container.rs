@@ -64,6 +64,19 @@ pub(super) fn overlay(
         predict_route: route("AIP_PREDICT_ROUTE", environment, problems),
         ..Container::default()
     };
+    if let (Some(health), Some(predict)) = (&container.health_route, &container.predict_route)
+        && health == predict
+    {
+        let reason = format!(
+            "is {predict:?}, and so is AIP_HEALTH_ROUTE: nobody could tell a probe from a prediction; give one of them \
+             another path"
+        );
+        problems.push(Problem {
+            origin: Origin::Environment("AIP_PREDICT_ROUTE".to_owned()),
+            key: String::new(),
+            kind: ProblemKind::Inconsistent(reason),
+        });
+    }
     if let Some(port) = environment.get("AIP_HTTP_PORT") {
         container.is_assigned_a_port = true;
         let layer = layers::single("server.port", raw("AIP_HTTP_PORT", port));

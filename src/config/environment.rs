@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Origin, Problem};
 use super::layers::{self, Node, Schema, Table, Value};
+use super::suggest;
 
 const PREFIX: &str = "TESSERA__";
 
@@ -62,6 +63,40 @@ pub(super) fn overlay(tree: &mut Table, environment: &Environment, schema: &Sche
             problems.push(schema.unknown(path, origin, false));
         }
     }
+}
+
+/// What is to be said of variables that look like settings and are none, because they have no double underscores.
+pub(super) fn misspelt(environment: &Environment, schema: &Schema) -> Vec<String> {
+    let single = |(name, value): (&str, &str)| {
+        let rest = name.strip_prefix("TESSERA_").filter(|rest| !rest.starts_with('_'))?;
+        if is_of_kubernetes(name, value) {
+            return None;
+        }
+        let path = rest.to_lowercase().replace("__", "_");
+        let keys = || schema.keys().iter().map(String::as_str);
+        let is_whole = |key: &&str| key.replace('.', "_") == path;
+        let is_last = |key: &&str| key.rsplit('.').next() == Some(path.as_str());
+        let near = || suggest::nearest(&path, keys());
+        // Of several ports the API's is meant.
+        let server = format!("server.{path}");
+        let meant = keys().find(is_whole).or_else(|| keys().find(|key| *key == server));
+        let meant = meant.or_else(|| keys().find(is_last)).or_else(near);
+        let hint = match meant {
+            Some(key) => format!("did you mean {}?", variable(key)),
+            None => format!("settings are {PREFIX}SECTION__KEY"),
+        };
+        Some(format!("{name} is no setting and has no effect; {hint}"))
+    };
+    environment.iter().filter_map(single).collect()
+}
+
+/// Whether Kubernetes sets a variable like this, in every pod beside a Service called `tessera` or `tessera-...`.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    let is_port = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| is_port(rest))
+        || ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
 }
 
 /// The value of a variable, which only its reader can tell the type of.

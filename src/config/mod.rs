@@ -96,6 +96,7 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
     if let Some(node) = tree.get(ENDPOINT) {
         settings.endpoints = endpoints::read(node, &mut problems);
     }
+    settings.warnings = environment::misspelt(&sources.environment, &schema);
     settings.artifacts.variables = sources.environment.iter().collect();
     if problems.is_empty() {
         settings.origins = schema

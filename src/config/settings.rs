@@ -57,6 +57,9 @@ pub struct Settings {
     /// What Vertex AI says by `AIP_*`.
     #[serde(skip)]
     pub container: Container,
+    /// What is not wrong and yet hardly meant: to be shown to whoever starts the program.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
     /// The file that was read.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -156,6 +159,10 @@ pub struct Limits {
     pub body: usize,
     pub instances: usize,
     pub pixels: u64,
+    pub request_pixels: u64,
+    /// Bytes.
+    #[serde(serialize_with = "size")]
+    pub decode_bytes: usize,
     pub queue_items: usize,
     /// Bytes.
     #[serde(serialize_with = "size")]
@@ -289,6 +296,7 @@ impl Settings {
             log: reader.section("log", Log::read),
             endpoints: Vec::new(),
             container,
+            warnings: Vec::new(),
             file: None,
             origins: BTreeMap::new(),
         }
@@ -449,6 +457,8 @@ impl Limits {
             body: reader.read("body", reader::size(1 << 10..=1 << 31, "32MiB")),
             instances: reader.read("instances", integer(1..=100_000, 256)),
             pixels: reader.read("pixels", integer(1..=1_000_000_000, 50_000_000)),
+            request_pixels: reader.read("request_pixels", integer(1..=1_000_000_000_000, 250_000_000)),
+            decode_bytes: reader.read("decode_bytes", reader::size(1 << 20..=1 << 36, "640MiB")),
             queue_items: reader.read("queue_items", integer(1..=10_000_000, 1024)),
             queue_bytes: reader.read("queue_bytes", reader::size(1 << 20..=1 << 40, "1GiB")),
         }

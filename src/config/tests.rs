@@ -64,6 +64,7 @@ fn the_built_in_reference_is_complete() {
     assert_eq!(settings.default_endpoint, "imagenet");
     assert_eq!(settings.limits.body, 32 << 20);
     assert_eq!(settings.limits.pixels, 50_000_000);
+    assert_eq!((settings.limits.request_pixels, settings.limits.decode_bytes), (250_000_000, 640 << 20));
     assert_eq!(settings.engine.provider, Provider::Cpu);
     assert_eq!(settings.engine.library, None);
     assert_eq!(settings.repository.directory, Path::new("models"));
@@ -262,6 +263,42 @@ fn what_vertex_says_is_kept() {
                     machine_type=n1-standard-4 mode=PREDICTION mode_version=1.0.0 model_name=7 project_number=42 \
                     version_name=8";
     assert_eq!(labels.join(" "), expected);
+}
+
+#[test]
+fn one_path_cannot_be_health_and_predict() {
+    let routes = [("AIP_HEALTH_ROUTE", "/same"), ("AIP_PREDICT_ROUTE", "/same")];
+    let [error] = errors_with(&routes).try_into().unwrap();
+    assert!(error.starts_with("AIP_PREDICT_ROUTE: ") && error.contains("AIP_HEALTH_ROUTE"), "{error}");
+}
+
+#[test]
+fn variables_with_single_underscores_are_warned_of() {
+    let warnings = |name: &str, value: &str| with(&[(name, value)]).warnings;
+    for (name, meant) in [
+        ("TESSERA_PORT", "TESSERA__SERVER__PORT"),
+        ("TESSERA_SERVER_PORT", "TESSERA__SERVER__PORT"),
+        ("TESSERA_GRPC__PORT", "TESSERA__GRPC__PORT"),
+        ("TESSERA_ADMIN_PORT", "TESSERA__SERVER__ADMIN_PORT"),
+        ("TESSERA_QUEUE_ITEMS", "TESSERA__LIMITS__QUEUE_ITEMS"),
+        ("TESSERA_LOG_LEVL", "TESSERA__LOG__LEVEL"),
+        ("TESSERA_HOUSE_OF_CARDS", "TESSERA__SECTION__KEY"),
+    ] {
+        let [warning] = warnings(name, "1").try_into().unwrap();
+        assert!(warning.starts_with(name) && warning.contains(meant), "{warning}");
+    }
+    // Kubernetes sets these beside a Service of that name.
+    for (name, value) in [
+        ("TESSERA_PORT", "tcp://10.0.0.1:80"),
+        ("TESSERA_SERVICE_HOST", "10.0.0.1"),
+        ("TESSERA_SERVICE_PORT_HTTP", "80"),
+        ("TESSERA_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("TESSERA_CANARY_PORT_8080_TCP_PORT", "8080"),
+        ("TESSERA__LOG__LEVEL", "warn"),
+        ("TESSERACT_DATA", "/usr/share"),
+    ] {
+        assert_eq!(warnings(name, value), [""; 0], "{name}");
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Set {
         let answer = async {
             let Self { inputs, parameters, limit } = self;
             let question = read_direct(&chosen.deployed.model, inputs, parameters.as_ref(), limit)?;
-            service.predict_instances(chosen, question.instances, question.parameters.as_deref(), deadline).await
+            service.evaluator.predict(chosen, question.instances, question.parameters.as_deref(), deadline).await
         };
         answer.await.map_err(|error: ServiceError| {
             error.log(chosen);

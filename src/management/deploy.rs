@@ -64,8 +64,7 @@ impl Management {
         };
         let operation = caller.version.of(operation);
         let deployment = Deployment { request, id, caller, begun, operation: operation.name.clone() };
-        let this = self.clone();
-        let begin = async move {
+        let begin = |this: Arc<Self>| async move {
             let writer = this.writer.lock().await;
             let change = Change { operations: vec![kept(&operation)], ..Change::default() };
             this.commit(&writer, change, None).await?;
@@ -73,7 +72,7 @@ impl Management {
             tokio::spawn(async move { this.deploy(deployment, source).await });
             Ok(operation.name)
         };
-        let operation = Self::detached(begin).await?;
+        let operation = self.detached(begin).await?;
         self.operations.wait(&operation, ANSWER_WITHIN).await
     }
 
@@ -143,8 +142,7 @@ impl Management {
         request: UndeployModelRequest,
     ) -> Result<Operation, Status> {
         names::check_permitted(&request.endpoint)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::endpoint("endpoint", &request.endpoint)?;
             let writer = this.writer.lock().await;
             let (state, now) = (this.state()?, names::now());
@@ -194,8 +192,7 @@ impl Management {
         request: MutateDeployedModelRequest,
     ) -> Result<Operation, Status> {
         names::check_permitted(&request.endpoint)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::endpoint("endpoint", &request.endpoint)?;
             let missing = || Status::bad_field("deployed_model", "deployed_model is missing");
             let asked = request.deployed_model.as_ref().ok_or_else(missing)?;

@@ -52,8 +52,7 @@ impl Management {
             "" => names::check_unrestricted()?,
             id => names::check_permitted(id)?,
         }
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let parent = names::parent("parent", &request.parent)?;
             let asked = request.endpoint.ok_or_else(missing)?;
             check_display_name("endpoint.display_name", &asked.display_name)?;
@@ -159,8 +158,7 @@ impl Management {
         let fields = masks::to_update(request.update_mask.as_ref(), &CHANGEABLE)?;
         let asked = request.endpoint.ok_or_else(missing)?;
         names::check_permitted(&asked.name)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let (parent, endpoint, _) = this.change_endpoint(&caller, asked, &fields, false).await?;
             Ok(this.view(&endpoint, &parent, &caller))
         })
@@ -190,8 +188,7 @@ impl Management {
                            changes nothing else, and UpdateEndpoint (PATCH) does the rest";
             return Err(Status::bad_field("endpoint", message));
         }
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let (_, _, operation) = this.change_endpoint(&caller, asked, &fields, true).await?;
             operation.ok_or_else(|| Status::new(Code::Internal, "the operation is missing"))
         })
@@ -259,8 +256,7 @@ impl Management {
         request: DeleteEndpointRequest,
     ) -> Result<Operation, Status> {
         names::check_permitted(&request.name)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::endpoint("name", &request.name)?;
             let writer = this.writer.lock().await;
             let (state, now) = (this.state()?, names::now());

@@ -177,11 +177,12 @@ impl Management {
     }
 
     /// Does a change to its end, even when nobody waits for the answer any more.
-    async fn detached<T: Send + 'static>(
-        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    async fn detached<T: Send + 'static, F: Future<Output = Result<T, Status>> + Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Arc<Self>) -> F,
     ) -> Result<T, Status> {
         let failed = |_| Status::new(Code::Internal, "the change met a defect of the server, which its log describes");
-        tokio::spawn(work).await.map_err(failed)?
+        tokio::spawn(work(self.clone())).await.map_err(failed)?
     }
 
     /// Makes a change: durable first, then visible. `loaded` is a model that one of the endpoints has now.
@@ -240,8 +241,7 @@ impl Management {
     /// NOT_FOUND; FAILED_PRECONDITION for one that is under way.
     pub async fn delete_operation(self: &Arc<Self>, name: String) -> Result<(), Status> {
         names::check_operation(&name)?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let writer = this.writer.lock().await;
             if !this.operations.get(&name)?.done {
                 return Err(Status::new(Code::FailedPrecondition, "the operation is under way; it can be cancelled"));

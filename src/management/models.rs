@@ -130,8 +130,7 @@ impl Management {
         request: UploadModelRequest,
     ) -> Result<Operation, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move { this.upload(caller, request).await }).await
+        self.detached(|this| async move { this.upload(caller, request).await }).await
     }
 
     async fn upload(&self, caller: Caller, request: UploadModelRequest) -> Result<Operation, Status> {
@@ -249,8 +248,7 @@ impl Management {
     /// INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION for a declared model, ABORTED for an old etag.
     pub async fn update_model(self: &Arc<Self>, request: UpdateModelRequest) -> Result<Model, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move { this.update(request).await }).await
+        self.detached(|this| async move { this.update(request).await }).await
     }
 
     async fn update(&self, request: UpdateModelRequest) -> Result<Model, Status> {
@@ -314,8 +312,7 @@ impl Management {
     /// INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION for a declared model.
     pub async fn merge_version_aliases(self: &Arc<Self>, request: MergeVersionAliasesRequest) -> Result<Model, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::model("name", &request.name)?;
             let aliases = AliasChange::parse("version_aliases", &request.version_aliases)?;
             if request.version_aliases.is_empty() {
@@ -342,8 +339,7 @@ impl Management {
         request: DeleteModelRequest,
     ) -> Result<Operation, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::model("name", &request.name)?;
             if name.version.is_some() {
                 let message = "name must be a model's, without @; :deleteVersion deletes a version";
@@ -378,8 +374,7 @@ impl Management {
         request: DeleteModelVersionRequest,
     ) -> Result<Operation, Status> {
         names::check_unrestricted()?;
-        let this = self.clone();
-        Self::detached(async move {
+        self.detached(|this| async move {
             let name = names::model("name", &request.name)?;
             if name.version.is_none() {
                 let message = "name must name a version, as in models/MODEL@2; DELETE deletes the whole model";

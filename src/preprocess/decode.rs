@@ -20,12 +20,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct DecodeLimits {
     /// Most pixels (width times height) that a header may declare.
     pub max_pixels: u64,
+    /// Most memory, in bytes, that its pixels may take in all forms that they have while it is decoded.
+    pub max_bytes: u64,
 }
 
 impl Default for DecodeLimits {
-    /// 50 megapixels.
+    /// 50 megapixels, 640 MiB.
     fn default() -> Self {
-        Self { max_pixels: 50_000_000 }
+        Self { max_pixels: 50_000_000, max_bytes: 640 << 20 }
     }
 }
 
@@ -85,6 +87,9 @@ impl Decoder {
             Format::Jpeg => {
                 let outline = jpeg::outline(encoded)?;
                 check_pixels(outline.width, outline.height, limits)?;
+                let orientation = outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif);
+                let turned = is_turned(format, orientation, spec);
+                check_bytes(format, outline.pixels(), jpeg::bytes_per_pixel(&outline), turned, limits)?;
                 if jpeg::is_provably_short(encoded, &outline) {
                     return Err(ImageError::Truncated { format });
                 }
@@ -92,13 +97,11 @@ impl Decoder {
                 guarded(format, || {
                     jpeg::decode(decoder, encoded, &outline, spec.jpeg_dct, spec.reference, samples, image)
                 })?;
-                outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif)
+                orientation
             }
             _ => guarded(format, || self.decode_other(format, encoded, spec, limits))?,
         };
-        // Pillow turns TIFF upright while it loads it, whatever the caller asked for.
-        let wanted = spec.exif == Exif::Apply || (format == Format::Tiff && spec.reference == Reference::Pillow);
-        if wanted && orientation.apply(&self.image, &mut self.turned) {
+        if is_turned(format, orientation, spec) && orientation.apply(&self.image, &mut self.turned) {
             return Ok(&self.turned);
         }
         Ok(&self.image)
@@ -121,7 +124,12 @@ impl Decoder {
         if let Some((width, height)) = declared_size(format, encoded) {
             check_pixels(width, height, limits)?;
         }
-        if format == Format::Png && !png_is_complete(encoded) {
+        let is_complete = match format {
+            Format::Png => png_is_complete(encoded),
+            Format::WebP => webp_is_complete(encoded),
+            _ => true,
+        };
+        if !is_complete {
             return Err(ImageError::Truncated { format });
         }
         if format == Format::Gif && spec.gif == Gif::Refuse && gif_is_animated(encoded) {
@@ -142,13 +150,17 @@ impl Decoder {
         if is_provably_short(format, encoded.len(), decoder.original_color_type(), columns as u64 * rows as u64) {
             return Err(ImageError::Truncated { format });
         }
-        let mut memory = Limits::default();
-        memory.max_alloc = Some(bytes as u64 * 3 + CODEC_MEMORY);
-        decoder.set_limits(memory).map_err(|error| from_codec(format, &error))?;
         let orientation = match decoder.orientation() {
             Ok(orientation) => Orientation::new(orientation.to_exif().into()),
             Err(_) => Orientation::UPRIGHT,
         };
+        // Eight bits a channel are decoded into their place, others by way of their samples.
+        let samples = if color == ColorType::Rgb8 { 0 } else { u64::from(color.bytes_per_pixel()) };
+        let turned = is_turned(format, orientation, spec);
+        check_bytes(format, columns as u64 * rows as u64, RGB + samples, turned, limits)?;
+        let mut memory = Limits::default();
+        memory.max_alloc = Some(bytes as u64 * 3 + CODEC_MEMORY);
+        decoder.set_limits(memory).map_err(|error| from_codec(format, &error))?;
         self.image.reset(columns, rows);
         if color == ColorType::Rgb8 {
             decoder.read_image(self.image.pixels_mut()).map_err(|error| from_codec(format, &error))?;
@@ -167,6 +179,9 @@ impl Decoder {
 /// What a codec may allocate besides the samples themselves, in bytes: tables, one row, metadata.
 const CODEC_MEMORY: u64 = 64 << 20;
 
+/// Bytes of a pixel of the picture that is decoded, and of the one that is turned.
+const RGB: u64 = 3;
+
 /// Whether a file is too short for its picture, whatever its data is: found before memory is asked for. Deflate makes
 /// at most 1,032 bytes of one, GIF's codes at most 4,096 pixels of one byte.
 fn is_provably_short(format: Format, length: usize, color: ExtendedColorType, pixels: u64) -> bool {
@@ -183,6 +198,27 @@ fn check_pixels(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), Im
         return Err(ImageError::TooManyPixels { width, height, limit: limits.max_pixels });
     }
     Ok(())
+}
+
+fn check_bytes(
+    format: Format,
+    pixels: u64,
+    bytes_per_pixel: u64,
+    turned: bool,
+    limits: &DecodeLimits,
+) -> Result<(), ImageError> {
+    let bytes_per_pixel = bytes_per_pixel + if turned { RGB } else { 0 };
+    let bytes = pixels.saturating_mul(bytes_per_pixel);
+    if bytes > limits.max_bytes {
+        return Err(ImageError::TooManyBytes { format, bytes, bytes_per_pixel, limit: limits.max_bytes });
+    }
+    Ok(())
+}
+
+/// Whether a picture is turned upright. Pillow does so while it loads a TIFF, whatever the caller asked for.
+fn is_turned(format: Format, orientation: Orientation, spec: &DecodeSpec) -> bool {
+    let wanted = spec.exif == Exif::Apply || (format == Format::Tiff && spec.reference == Reference::Pillow);
+    wanted && orientation != Orientation::UPRIGHT
 }
 
 /// Runs a codec so that a panic inside it is an error of this one picture.
@@ -272,6 +308,12 @@ fn png_is_complete(bytes: &[u8]) -> bool {
         at = next;
     }
     false
+}
+
+/// Whether there are as many bytes as the head of the file promises. Lossless data that is cut is often decoded all the same.
+fn webp_is_complete(bytes: &[u8]) -> bool {
+    let declared = bytes.get(4..8).and_then(|length| length.try_into().ok()).map_or(0, u32::from_le_bytes);
+    bytes.len() as u64 >= u64::from(declared) + 8
 }
 
 /// Whether a second frame follows the first. Only the blocks are walked, nothing is decompressed.

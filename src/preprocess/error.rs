@@ -49,6 +49,21 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
+    /// Decoding would take more memory than the limit; nothing was decoded.
+    #[error(
+        "decoding the {format} image would take {bytes} bytes, {bytes_per_pixel} for each pixel, over the limit of {limit}; \
+         send it smaller, or as a baseline JPEG"
+    )]
+    TooManyBytes {
+        /// Format found in the first bytes.
+        format: Format,
+        /// Memory for all forms that the pixels have while they are decoded.
+        bytes: u64,
+        /// The same for one pixel.
+        bytes_per_pixel: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Decoding would cost far more memory or time than a picture of this size is worth.
     #[error("the {format} image is refused: {detail}")]
     TooCostly {

@@ -44,7 +44,7 @@ fn small() -> Preprocessor {
 #[test]
 fn mutations_never_panic() {
     let preprocessor = small();
-    let limits = DecodeLimits { max_pixels: 2_000_000 };
+    let limits = DecodeLimits { max_pixels: 2_000_000, ..DecodeLimits::default() };
     let mut tensor = vec![0.0; preprocessor.output_len()];
     let mut random = Random(0x7e55_e7a1);
     for (name, bytes) in inputs() {
@@ -78,18 +78,19 @@ fn mutations_never_panic() {
 }
 
 #[test]
-fn a_cut_jpeg_or_png_is_truncated_wherever_it_is_cut() {
+fn a_cut_jpeg_png_or_webp_is_truncated_wherever_it_is_cut() {
     let preprocessor = small();
     let mut tensor = vec![0.0; preprocessor.output_len()];
     let mut random = Random(42);
     let whole = |name: &str| {
-        (name.ends_with(".jpg") || name.ends_with(".png"))
+        [".jpg", ".png", ".webp"].iter().any(|end| name.ends_with(end))
             && !name.starts_with("truncated")
             && !name.starts_with("bomb")
     };
     for (name, bytes) in inputs().into_iter().filter(|(name, _)| whole(name)) {
         // Some files have garbage behind their end, which may be cut off.
         let end = match preprocessor.run(&bytes, &DecodeLimits::default(), &mut tensor) {
+            Ok(_) if name.ends_with("webp") => Some(bytes.len() - 2),
             Ok(_) if name.ends_with("png") => bytes.windows(4).rposition(|w| w == b"IEND"),
             Ok(_) => bytes.windows(2).rposition(|w| w == [0xff, 0xd9]),
             Err(error) => panic!("{name}: {error}"),
@@ -97,6 +98,8 @@ fn a_cut_jpeg_or_png_is_truncated_wherever_it_is_cut() {
         let end = end.unwrap() + 2;
         let cuts = (0..12).map(|_| 8 + random.below(end - 9)).chain([end - 1, end - 2]);
         for cut in cuts.collect::<Vec<_>>() {
+            // WebP is told by its first twelve bytes.
+            let cut = if name.ends_with("webp") { cut.max(12) } else { cut };
             let error = preprocessor.run(&bytes[..cut], &DecodeLimits::default(), &mut tensor).unwrap_err();
             assert!(matches!(error, ImageError::Truncated { .. }), "{name} cut at {cut} of {}: {error}", bytes.len());
         }
@@ -107,7 +110,7 @@ fn a_cut_jpeg_or_png_is_truncated_wherever_it_is_cut() {
 fn a_claimed_size_is_refused_before_it_costs_anything() {
     let preprocessor = small();
     let mut tensor = vec![0.0; preprocessor.output_len()];
-    let limits = DecodeLimits { max_pixels: 100 };
+    let limits = DecodeLimits { max_pixels: 100, ..DecodeLimits::default() };
     for (name, bytes) in inputs() {
         let start = Instant::now();
         let (Err(error), Ok(info)) = (preprocessor.run(&bytes, &limits, &mut tensor), inspect(&bytes)) else {
@@ -139,6 +142,37 @@ fn a_progressive_bomb_of_scans_is_refused() {
     let error = preprocessor.run(&bomb, &DecodeLimits::default(), &mut tensor).unwrap_err();
     assert!(matches!(error, ImageError::TooCostly { .. }), "{error}");
     assert!(start.elapsed().as_secs() < 2);
+}
+
+#[test]
+fn memory_is_bounded_by_what_the_header_promises() {
+    let preprocessor = small();
+    let mut tensor = vec![0.0; preprocessor.output_len()];
+    // Colours, then samples, coefficients, and the turned picture.
+    for (name, expected) in [
+        ("chelsea_444.jpg", 3),
+        ("chelsea_exif6.jpg", 3 + 3),
+        ("coffee_progressive.jpg", 3 + 6),
+        ("pil_sample_cmyk.jpg", 3 + 4),
+        ("camera_gray.jpg", 3),
+        ("rgb.bmp", 3),
+        ("rgba.png", 3 + 4),
+        ("rgb16.png", 3 + 6),
+        ("turned.tif", 3 + 3),
+    ] {
+        let bytes = inputs().into_iter().find(|(known, _)| known == name).unwrap().1;
+        let info = inspect(&bytes).unwrap();
+        let needed = u64::from(info.width) * u64::from(info.height) * expected;
+        let mut run =
+            |max_bytes| preprocessor.run(&bytes, &DecodeLimits { max_bytes, ..DecodeLimits::default() }, &mut tensor);
+        run(needed).unwrap();
+        match run(needed - 1).unwrap_err() {
+            ImageError::TooManyBytes { bytes, bytes_per_pixel, .. } => {
+                assert_eq!((bytes, bytes_per_pixel), (needed, expected), "{name}");
+            }
+            other => panic!("{name}: {other}"),
+        }
+    }
 }
 
 #[test]

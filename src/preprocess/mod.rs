@@ -107,7 +107,7 @@ impl Preprocessor {
     /// If `out` is of another length.
     pub fn run(&self, encoded: &[u8], limits: &DecodeLimits, out: &mut [f32]) -> Result<StageTimes, ImageError> {
         let max_pixels = self.spec.max_pixels.unwrap_or(u64::MAX);
-        let limits = DecodeLimits { max_pixels: limits.max_pixels.min(max_pixels) };
+        let limits = DecodeLimits { max_pixels: limits.max_pixels.min(max_pixels), ..*limits };
         SCRATCH.with_borrow_mut(|scratch| {
             let start = Instant::now();
             let image = scratch.decoder.decode(encoded, &self.spec.decode, &limits)?;

@@ -5,7 +5,7 @@ use super::folder::ModelFolder;
 use super::load::mismatch;
 use super::manifest::Manifest;
 use crate::engine::{Signature, TensorSpec};
-use crate::preprocess::{PreprocessSpec, Preprocessor};
+use crate::preprocess::{DecodeLimits, PreprocessSpec, Preprocessor};
 use crate::task::image_classification::ImageClassification;
 use crate::tensor::{ElementType, Tensor};
 
@@ -17,7 +17,7 @@ pub(super) fn task(
     folder: &ModelFolder,
     manifest: &Manifest,
     signature: &Signature,
-    max_pixels: u64,
+    limits: DecodeLimits,
 ) -> Result<ImageClassification, RepositoryError> {
     let wrong = |reason: String| mismatch(&manifest.file, reason);
     let postprocess = &manifest.overrides.postprocess;
@@ -58,7 +58,7 @@ pub(super) fn task(
         scores_output,
         labels: manifest.labels.clone(),
         activation: manifest.activation,
-        max_pixels,
+        limits,
     })
 }
 

@@ -11,6 +11,7 @@ use super::manifest::{EngineOverrides, Manifest, TaskName};
 use super::{image, tensors};
 use crate::engine::onnx::{Example, OnnxEngine, OnnxModel, OnnxOptions};
 use crate::engine::{Engine, Signature, TensorSpec};
+use crate::preprocess::DecodeLimits;
 use crate::task::Task;
 use crate::tensor::ElementType;
 
@@ -21,8 +22,8 @@ pub struct LoadOptions {
     pub engine: OnnxOptions,
     /// Whether each session is run once before the model counts as ready.
     pub warm_up: bool,
-    /// Pictures with more pixels are refused.
-    pub max_pixels: u64,
+    /// What decoding one picture may cost.
+    pub decode: DecodeLimits,
 }
 
 /// A model that is ready to serve.
@@ -82,7 +83,7 @@ pub fn describe(folder: &ModelFolder, options: &LoadOptions) -> Result<(Manifest
     let mut model = OnnxModel::open(&manifest.file, &engine_options)?;
     let (name, why) = task_of(&manifest, model.signature());
     let task = match name {
-        TaskName::ImageClassification => image::task(folder, &manifest, model.signature(), options.max_pixels)
+        TaskName::ImageClassification => image::task(folder, &manifest, model.signature(), options.decode)
             .map(|task| Task::ImageClassification(Box::new(task))),
         TaskName::Tensors => tensors::task(folder, &manifest, &mut model).map(Task::Tensors),
     };

@@ -21,6 +21,10 @@ const BACKLOG: u32 = 1024;
 /// After a failed accept, as when no file descriptor is left: some time for one to become free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The system, or this process, has no file descriptor left; the numbers of Linux, macOS and the BSDs.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -137,9 +141,12 @@ impl Server {
                 complained = Some(Instant::now());
             }
         };
+        // Whether the last accept failed for want of file descriptors. Then idle connections give theirs up, too.
+        let mut exhausted = false;
         loop {
             let full = connections.tasks.len() >= limit;
-            connections.crowded.send_if_modified(|crowded| std::mem::replace(crowded, full) != full);
+            let crowd = full || exhausted;
+            connections.crowded.send_if_modified(|crowded| std::mem::replace(crowded, crowd) != crowd);
             if full {
                 complain(&format!("{address} has {limit} connections, its limit: further ones wait"));
             }
@@ -147,10 +154,15 @@ impl Server {
                 () = &mut closing => break,
                 _ = connections.tasks.join_next(), if !connections.tasks.is_empty() => connections.count(),
                 accepted = listener.accept(), if !full => match accepted {
-                    Ok((stream, peer)) => connections.start(stream, peer),
+                    Ok((stream, peer)) => {
+                        exhausted = false;
+                        connections.start(stream, peer);
+                    }
                     Err(error) if door::is_of_one_connection(&error) => {}
                     Err(error) => {
-                        complain(&format!("cannot accept connections on {address}: {error}"));
+                        exhausted = matches!(error.raw_os_error(), Some(ENFILE | EMFILE));
+                        let remedy = if exhausted { "; raise `ulimit -n`, or lower server.max_connections" } else { "" };
+                        complain(&format!("cannot accept connections on {address}: {error}{remedy}"));
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 use serde_json::Value;
 
-use super::{Answer, Chosen, Evaluated, Question, Service, ServiceError, StageTimes};
+use super::evaluate::Evaluated;
+use super::{Answer, Chosen, Question, Service, ServiceError, StageTimes};
 use crate::endpoint::ServedModel;
 use crate::explain::features::Features;
 use crate::explain::regions::{Grid, Layout};
@@ -63,6 +64,8 @@ impl Service {
         let settings = Settings::resolve(deployed.explanation_spec.as_ref(), overrides)?;
         let Question { instances, parameters, form: _ } = question;
 
+        let instances = self.check_pixels(&deployed.model, instances, deadline).await?;
+
         let mut answer = Answer { predictions: Vec::new(), times: StageTimes::default(), images: Vec::new() };
         let mut explanations = Vec::with_capacity(instances.len());
         for (index, instance) in instances.into_iter().enumerate() {
@@ -71,6 +74,17 @@ impl Service {
             explanations.push(Explanation { attributions, neighbors: Vec::new() });
         }
         Ok((explanations, answer))
+    }
+
+    /// Refuses too many pixels before any picture is decoded. The work holds a place in the queue, as any other does.
+    async fn check_pixels(
+        &self,
+        model: &ServedModel,
+        instances: Vec<Instance>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<Instance>, ServiceError> {
+        let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(deadline))?;
+        self.evaluator.check_pixels(&model.task, instances).await
     }
 }
 
@@ -101,7 +115,7 @@ impl Asked<'_> {
         };
         let subject = Subject::new(self, instance).await?;
         let itself = vec![subject.itself()];
-        let evaluated = self.service.evaluate(self.chosen, itself, self.deadline, whole).await;
+        let evaluated = self.service.evaluator.evaluate(self.chosen, itself, self.deadline, whole).await;
         let Evaluated { results, times, images } = evaluated.map_err(|error| error.at(self.index))?;
         let (prediction, scores, labels) =
             results.into_iter().next().ok_or_else(|| output_error(self.index, "the model gave nothing".to_owned()))?;
@@ -236,7 +250,7 @@ impl Asked<'_> {
             let variants = variants.collect::<Option<Vec<_>>>();
             let variants =
                 variants.ok_or_else(|| output_error(self.index, "the baseline has another form".to_owned()))?;
-            let evaluated = self.service.evaluate(self.chosen, variants, self.deadline, scores).await;
+            let evaluated = self.service.evaluator.evaluate(self.chosen, variants, self.deadline, scores).await;
             let evaluated = evaluated.map_err(|error| error.at(self.index).of_a_variant())?;
             answer.times.merge(&evaluated.times);
             for (&coalition, scores) in portion.iter().zip(evaluated.results) {
@@ -383,7 +397,7 @@ impl Asked<'_> {
     ) -> Result<Result<Tensor, InputError>, ServiceError> {
         let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(self.deadline))?;
         let task = model.task.clone();
-        let prepared = self.service.pool.run(move || task.prepare(&instance));
+        let prepared = self.service.evaluator.pool.run(move || task.prepare(&instance));
         let prepared = prepared.await.map_err(|_| ServiceError::Panicked(self.index))?;
         Ok(prepared
             .and_then(|prepared| prepared.item.into_iter().next().ok_or_else(|| InputError::new("", "is no picture"))))

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
-use tokio::sync::oneshot;
 
 use shadow::Copies;
 
@@ -24,13 +22,13 @@ use crate::auth;
 use crate::endpoint::{Catalog, DeployedModel, Endpoint, LookupError, Version};
 use crate::protocol::tf_serving::Form;
 use crate::protocol::vertex::PredictRequest;
-use crate::scheduler::{Admission, Completed, Pending};
-use crate::task::{ImageFacts, InputError, Instance, OutputError, Prediction, PreparationTimes, Task};
-use crate::tensor::Tensor;
+use crate::scheduler::Completed;
+use crate::task::{ImageFacts, Instance, Prediction, PreparationTimes};
 
 mod accounting;
 mod direct;
 mod error;
+mod evaluate;
 mod explain;
 pub mod open_inference;
 mod pool;
@@ -39,6 +37,7 @@ mod shadow;
 
 pub use direct::{input_sets, read_direct, write_direct};
 pub use error::ServiceError;
+pub use evaluate::Evaluator;
 pub use pool::WorkPool;
 pub use raw::{RawForm, read_raw, read_rows};
 
@@ -145,28 +144,15 @@ pub struct Answer {
 /// The models and the threads that serve them. One for the process.
 pub struct Service {
     catalog: ArcSwapOption<Catalog>,
-    pool: WorkPool,
+    /// What asks the models.
+    pub evaluator: Evaluator,
     image_grid: usize,
-}
-
-/// What came of some instances.
-struct Evaluated<T> {
-    results: Vec<T>,
-    times: StageTimes,
-    images: Vec<ImageFacts>,
-}
-
-/// What preparing an instance led to.
-struct Submitted {
-    pending: Pending,
-    times: PreparationTimes,
-    image: Option<ImageFacts>,
 }
 
 impl Service {
     /// A service that is still loading. Explanations divide pictures into a grid of `image_grid` fields each way.
-    pub fn new(pool: WorkPool, image_grid: usize) -> Self {
-        Self { catalog: ArcSwapOption::empty(), pool, image_grid }
+    pub fn new(evaluator: Evaluator, image_grid: usize) -> Self {
+        Self { catalog: ArcSwapOption::empty(), evaluator, image_grid }
     }
 
     /// Serves these endpoints from now on. Requests under way keep the models that they have.
@@ -303,135 +289,11 @@ impl Service {
     ) -> Result<Answer, ServiceError> {
         let (copies, begin) = (Copies::of(chosen, &question), Instant::now());
         let Question { instances, parameters, form: _ } = question;
-        let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await?;
+        let answer = self.evaluator.predict(chosen, instances, parameters.as_deref(), deadline).await?;
         if let Some(copies) = copies {
-            copies.send(self, chosen, &answer, begin.elapsed());
+            copies.send(&self.evaluator, chosen, &answer, begin.elapsed());
         }
         Ok(answer)
-    }
-
-    /// As [`Service::predict`], for instances in any form. There must be at least one, and no more than a request may
-    /// have.
-    ///
-    /// # Errors
-    /// [`ServiceError`]; at the latest when the deadline passes.
-    pub async fn predict_instances(
-        &self,
-        chosen: &Chosen,
-        instances: Vec<Instance>,
-        parameters: Option<&[u8]>,
-        deadline: tokio::time::Instant,
-    ) -> Result<Answer, ServiceError> {
-        let work = async {
-            let task = &chosen.deployed.model.task;
-            let parameters = task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
-            let finish = |task: &Task, outputs: &[Tensor]| task.finish(outputs, parameters);
-            let Evaluated { results, times, images } = self.evaluate(chosen, instances, deadline, finish).await?;
-            Ok(Answer { predictions: results, times, images })
-        };
-        tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
-    }
-
-    /// Asks the model for instances, and makes something of its outputs for each.
-    async fn evaluate<T>(
-        &self,
-        chosen: &Chosen,
-        instances: Vec<Instance>,
-        deadline: tokio::time::Instant,
-        finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
-    ) -> Result<Evaluated<T>, ServiceError> {
-        let model = &chosen.deployed.model;
-        let item_bytes = model.task.item_bytes();
-        let count = instances.len();
-        let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
-        let bytes: usize = instances.iter().map(Instance::byte_size).sum();
-        let submitted = match model.task.is_light() && bytes <= AT_ONCE {
-            true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,
-            false => self.prepare(&chosen.deployed, instances, admission, deadline).await?,
-        };
-        collected(&model.task, submitted, finish).await
-    }
-
-    /// Prepares the instances on the pool.
-    async fn prepare(
-        &self,
-        deployed: &DeployedModel,
-        instances: Vec<Instance>,
-        admission: Admission,
-        deadline: tokio::time::Instant,
-    ) -> Result<Vec<Submitted>, ServiceError> {
-        let model = &deployed.model;
-        // At most as many at once as there are threads: however many instances a request has, another one's turn comes
-        // after one of them, not after all.
-        let window = self.pool.threads();
-        let preparations =
-            instances.into_iter().zip(admission.split()).enumerate().map(|(index, (instance, ticket))| {
-                let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
-                let preparation = self.pool.run(move || -> Result<Submitted, InputError> {
-                    let prepared = task.prepare(&instance)?;
-                    // The body's memory is not needed while the item waits.
-                    drop(instance);
-                    let pending = scheduler.submit(ticket, prepared.item, Some(deadline));
-                    Ok(Submitted { pending, times: prepared.times, image: prepared.image })
-                });
-                prepared(index, preparation)
-            });
-        futures_util::stream::iter(preparations).buffered(window).try_collect().await
-    }
-}
-
-/// Awaits the outputs for what is in the queue, and makes something of them for each instance.
-async fn collected<T>(
-    task: &Task,
-    submitted: Vec<Submitted>,
-    finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
-) -> Result<Evaluated<T>, ServiceError> {
-    let results = Vec::with_capacity(submitted.len());
-    let mut evaluated = Evaluated { results, times: StageTimes::default(), images: Vec::new() };
-    // In the order of the instances.
-    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
-        let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
-        let begin = Instant::now();
-        let result = finish(task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
-        evaluated.results.push(result);
-        evaluated.images.extend(image);
-        evaluated.times.slowest(times, &completed, begin.elapsed());
-    }
-    Ok(evaluated)
-}
-
-/// Up to so many bytes of instances are prepared at once, on the thread that serves the connection: to give them to
-/// another one would take longer.
-const AT_ONCE: usize = 16 << 10;
-
-/// Prepares the instances here, and queues them together.
-fn prepare_at_once(
-    deployed: &DeployedModel,
-    instances: &[Instance],
-    admission: Admission,
-    deadline: tokio::time::Instant,
-) -> Result<Vec<Submitted>, ServiceError> {
-    let model = &deployed.model;
-    let mut facts = Vec::with_capacity(instances.len());
-    let mut items = Vec::with_capacity(instances.len());
-    for (index, (instance, ticket)) in instances.iter().zip(admission.split()).enumerate() {
-        let prepared = model.task.prepare(instance).map_err(|error| ServiceError::Instance { index, error })?;
-        facts.push((prepared.times, prepared.image));
-        items.push((ticket, prepared.item));
-    }
-    let pending = model.scheduler.submit_all(items, Some(deadline));
-    let submitted = pending.into_iter().zip(facts).map(|(pending, (times, image))| Submitted { pending, times, image });
-    Ok(submitted.collect())
-}
-
-/// Waits until an instance is in the queue.
-async fn prepared(
-    index: usize,
-    preparation: oneshot::Receiver<Result<Submitted, InputError>>,
-) -> Result<Submitted, ServiceError> {
-    match preparation.await {
-        Ok(result) => result.map_err(|error| ServiceError::Instance { index, error }),
-        Err(_) => Err(ServiceError::Panicked(index)),
     }
 }
 

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{AT_ONCE, Answer, Chosen, Evaluated, Service, ServiceError, Submitted, collected};
+use super::evaluate::{AT_ONCE, Evaluated, Submitted, collected};
+use super::{Answer, Chosen, Service, ServiceError};
 use crate::endpoint::{Catalog, DeployedModel, LookupError, NamedModel, Version};
 use crate::engine::TensorSpec;
 use crate::protocol::generated::inference as wire;
@@ -58,7 +59,7 @@ impl Service {
         match &*deployed.model.task {
             Task::ImageClassification(_) => {
                 let instances = pictures(inputs)?;
-                let answer = self.predict_instances(chosen, instances, parameters.as_deref(), deadline).await;
+                let answer = self.evaluator.predict(chosen, instances, parameters.as_deref(), deadline).await;
                 answer.map_err(|error| match error {
                     ServiceError::Instance { index, error: InputError { message, .. } } => {
                         ServiceError::Field(InputError { path: format!("inputs.{IMAGE}[{index}]"), message })
@@ -100,7 +101,7 @@ impl Service {
         };
         let submitted = match size <= AT_ONCE {
             true => submit(),
-            false => self.pool.run(submit).await.map_err(|_| ServiceError::Panicked(0))?,
+            false => self.evaluator.pool.run(submit).await.map_err(|_| ServiceError::Panicked(0))?,
         };
         let submitted = submitted.map_err(|error| {
             ServiceError::Field(InputError { path: format!("inputs.{}", error.path), message: error.message })

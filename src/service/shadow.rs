@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Answer, Chosen, Question, Service};
+use super::{Answer, Chosen, Evaluator, Question};
 use crate::endpoint::Copied;
 use crate::observe::ShadowOutcome;
-use crate::task::{Instance, Prediction};
+use crate::task::Prediction;
 
 /// How long a copy may wait for a moment without other work, and then for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,13 +43,12 @@ impl Copies {
     }
 
     /// Sends them, now that the request is answered.
-    pub fn send(self, service: &Service, chosen: &Chosen, answer: &Answer, took: Duration) {
+    pub fn send(self, evaluator: &Evaluator, chosen: &Chosen, answer: &Answer, took: Duration) {
         for (shadow, permit) in self.to {
             let question = self.question.clone();
             let primary = chosen.deployed.clone();
             let predictions = answer.predictions.clone();
-            // The models are known already, so the endpoints are of no use.
-            let service = Service::new(service.pool.clone(), service.image_grid);
+            let evaluator = evaluator.clone();
             tokio::spawn(async move {
                 let metrics = &shadow.deployed.metrics;
                 let patience = tokio::time::Instant::now() + PATIENCE;
@@ -61,8 +60,7 @@ impl Copies {
                 }
                 let (begin, deadline) = (Instant::now(), tokio::time::Instant::now() + TIMEOUT);
                 let Question { instances, parameters, .. } = question;
-                let instances: Vec<Instance> = instances;
-                match service.predict_instances(&shadow, instances, parameters.as_deref(), deadline).await {
+                match evaluator.predict(&shadow, instances, parameters.as_deref(), deadline).await {
                     Ok(answer) => {
                         let outcome = match agree(&predictions, &answer.predictions) {
                             true => ShadowOutcome::Agreed,

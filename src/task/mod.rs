@@ -174,6 +174,23 @@ impl Task {
         }
     }
 
+    /// The most pixels that a picture of one instance may have.
+    pub fn most_pixels(&self) -> u64 {
+        match self {
+            Self::ImageClassification(task) => task.limits.max_pixels,
+            Self::Tensors(_) => 0,
+        }
+    }
+
+    /// The pixels of an instance's picture by its header, without decoding it; 0 where there is none that could be
+    /// decoded, which [`Task::prepare`] tells.
+    pub fn pixels(&self, instance: &Instance) -> u64 {
+        match self {
+            Self::ImageClassification(task) => task.pixels(instance),
+            Self::Tensors(_) => 0,
+        }
+    }
+
     /// Makes the input tensors of an instance. Takes CPU time: unless the task [is light](Task::is_light), not for a
     /// thread that serves connections.
     ///

@@ -105,6 +105,8 @@ fn check_says_everything_that_is_wrong_at_once() {
     for words in ["server.prot", "port", "server.port", "limits.instances", ":2", ":3", ":6"] {
         assert!(stderr.contains(words), "{words}: {stderr}");
     }
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
+    assert!(stderr.lines().all(|line| line.starts_with("error: ")), "{stderr}");
     // The models that can't be loaded, all of them, though a setting is wrong too.
     let mut all = command(&["check", "--models"]);
     let output = all.arg(root().join("tests/models")).env("TESSERA__SERVER__PORT", "many").output().unwrap();
@@ -128,6 +130,9 @@ fn misspelt_words_get_the_nearest() {
     }
     let output = with_models(&["check"]).env("TESSERA__SERVER__PROT", "1").output().unwrap();
     assert!(text(&output).1.contains("TESSERA__SERVER__PORT"), "{}", text(&output).1);
+    let output = with_models(&["check"]).env("TESSERA_PORT", "1").output().unwrap();
+    let (_, stderr) = text(&output);
+    assert!(output.status.success() && stderr.starts_with("warning: TESSERA_PORT"), "{stderr}");
     let output = with_models(&["predict", "x.jpg", "--model", "imagnet"]).output().unwrap();
     assert!(text(&output).1.contains("imagenet"), "{}", text(&output).1);
 }

@@ -119,6 +119,29 @@ async fn limits_are_400_and_say_which() {
 }
 
 #[tokio::test]
+async fn the_pictures_of_a_request_have_a_limit_together() {
+    let server = Builder::with_models(&["colour"]).setting("limits.request_pixels", "3000").start();
+    let picture = || instance(&colour([1, 2, 3]));
+    let (status, _) = post(&server, "/predict", &json!({"instances": [picture(), picture()]})).await;
+    assert_eq!(status, 200);
+    // Nothing was decoded: of the first picture only the header is whole.
+    let cut = instance(&colour([1, 2, 3])[..40]);
+    let three = [cut, picture(), json!({"image": picture()})];
+    let message = refused(&server, "/predict", body(&three), 400, "INVALID_ARGUMENT").await;
+    assert!(message.contains("instances[2]") && message.contains("3600") && message.contains("3000"), "{message}");
+    let explain = "/v1/endpoints/colour:explain";
+    let message = refused(&server, explain, body(&three), 400, "INVALID_ARGUMENT").await;
+    assert!(message.contains("instances[2]") && message.contains("3600"), "{message}");
+    // What is refused by itself does not count.
+    let others = [picture(), instance(b"no picture"), picture()];
+    let message = refused(&server, "/predict", body(&others), 400, "INVALID_ARGUMENT").await;
+    assert!(message.contains("instances[1].b64"), "{message}");
+    let large = instance(&golden("images", "chelsea_444.jpg"));
+    let (status, _) = post(&server, "/predict", &json!({"instances": [large]})).await;
+    assert_eq!(status, 200, "a single picture has its own limit");
+}
+
+#[tokio::test]
 async fn unknown_places_and_wrong_methods() {
     let server = Builder::with_models(&["colour"]).start();
     for path in ["/nowhere", "/v1/endpoints/nobody:predict", "/v1/endpoints/colour/deployedModels/1:predict"] {

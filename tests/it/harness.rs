@@ -81,6 +81,22 @@ impl Builder {
         self
     }
 
+    /// With no more than so many open files.
+    pub fn open_files(mut self, limit: usize) -> Self {
+        let mut limited = Command::new("sh");
+        limited.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""));
+        limited.arg(self.command.get_program()).args(self.command.get_args());
+        limited.current_dir(self.repository.path());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        self.command = limited;
+        self
+    }
+
     /// Starts it and waits until its port is open, which is before the models are loaded.
     pub fn spawn(mut self) -> Server {
         let mut child = self.command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();

@@ -4,6 +4,7 @@ mod bench;
 mod cli;
 mod consistency;
 mod container;
+mod descriptors;
 mod direct;
 mod errors;
 mod explain;

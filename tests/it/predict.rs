@@ -10,6 +10,12 @@ fn imagenet() -> Server {
     Builder::with_models(&["imagenet"]).start()
 }
 
+/// The label of each prediction.
+fn labels(answer: &Value) -> Vec<&str> {
+    let predictions = answer["predictions"].as_array().unwrap();
+    predictions.iter().map(|prediction| prediction["label"].as_str().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn a_cat_is_an_egyptian_cat() {
     let server = imagenet();
@@ -79,12 +85,7 @@ async fn every_format_is_read() {
     let instances: Vec<Value> = names.iter().map(|name| instance(&golden("images", name))).collect();
     let (status, answer) = post(&server, PREDICT, &json!({"instances": instances})).await;
     assert_eq!(status, 200, "{answer}");
-    let labels: Vec<&str> = answer["predictions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|prediction| prediction["label"].as_str().unwrap())
-        .collect();
+    let labels = labels(&answer);
     assert_eq!(labels[1], "Egyptian cat");
     assert_eq!(labels[2], "espresso");
     for format in [image::ImageFormat::Bmp, image::ImageFormat::Tiff] {
@@ -173,13 +174,7 @@ async fn models_of_every_make_are_served() {
         let (status, answer) =
             post(&server, &format!("/v1/endpoints/{model}:predict"), &json!({"instances": instances})).await;
         assert_eq!(status, 200, "{model}: {answer}");
-        let labels: Vec<&str> = answer["predictions"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|prediction| prediction["label"].as_str().unwrap())
-            .collect();
-        assert_eq!(labels, expected, "{model}");
+        assert_eq!(labels(&answer), expected, "{model}");
     }
 }
 

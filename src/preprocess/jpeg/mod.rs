@@ -56,6 +56,15 @@ pub(super) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
     Ok(outline)
 }
 
+/// The most memory that decoding takes for each pixel, in bytes: its colours, where it has four components their samples,
+/// and where it comes in several scans their coefficients of 16 bits.
+pub(super) fn bytes_per_pixel(outline: &Outline<'_>) -> u64 {
+    let components = u64::from(outline.components);
+    let samples = if outline.components == 4 { components } else { 0 };
+    let coefficients = if outline.multiple_scans { 2 * components } else { 0 };
+    3 + samples + coefficients
+}
+
 /// Decodes the picture that `outline` describes into `out`.
 ///
 /// `work` is scratch for four-component pictures.

@@ -10,7 +10,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, Scores, base64, given};
 use crate::engine::{Item, TensorSpec};
-use crate::preprocess::{DecodeLimits, Preprocessor, sniff};
+use crate::preprocess::{DecodeLimits, Preprocessor, inspect, sniff};
 use crate::tensor::{ElementType, Tensor};
 
 pub mod instance;
@@ -36,12 +36,15 @@ pub struct ImageClassification {
     pub labels: Vec<Arc<str>>,
     /// What makes confidences of scores.
     pub activation: Activation,
-    /// Pictures with more pixels are refused.
-    pub max_pixels: u64,
+    /// What decoding one picture may cost.
+    pub limits: DecodeLimits,
 }
 
 /// A thread's buffer for decoded base64 shrinks to this after a larger picture, in bytes.
 const KEPT_BUFFER: usize = 4 << 20;
+
+/// Characters of base64, a multiple of four, in which most pictures' headers are found.
+const HEAD: usize = 16 << 10;
 
 thread_local! {
     static DECODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -82,14 +85,29 @@ impl ImageClassification {
         })
     }
 
+    /// The pixels of an instance's picture by its header; 0 where it can't be read or promises too many.
+    pub(super) fn pixels(&self, instance: &Instance) -> u64 {
+        let info = match instance {
+            Instance::Encoded(bytes) => inspect(bytes).ok(),
+            Instance::Tensors(_) => None,
+            Instance::Json(json) => instance::find_image(json).ok().and_then(|found| {
+                DECODED.with_borrow_mut(|buffer| {
+                    let mut inspected = |text: &str| inspect(base64::decode(text, buffer).ok()?).ok();
+                    found.text.get(..HEAD).and_then(&mut inspected).or_else(|| inspected(&found.text))
+                })
+            }),
+        };
+        let pixels = info.map_or(0, |info| u64::from(info.width) * u64::from(info.height));
+        if pixels > self.limits.max_pixels { 0 } else { pixels }
+    }
+
     /// Decodes a picture's file straight into the tensor of its item.
     fn prepare_file(&self, file: &[u8], path: &str, base64: std::time::Duration) -> Result<Prepared, InputError> {
         let shape = self.item_shape();
         let mut pixels = vec![0f32; shape.iter().product()];
-        let limits = DecodeLimits { max_pixels: self.max_pixels };
         let times = self
             .preprocessor
-            .run(file, &limits, &mut pixels)
+            .run(file, &self.limits, &mut pixels)
             .map_err(|error| InputError::new(path, format!("can't be used: {error}")))?;
         let tensor = self.tensor(&shape, pixels).map_err(|error| InputError::new(path, error))?;
         Ok(Prepared {
