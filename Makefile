@@ -50,9 +50,11 @@ test-clients: tools runtime ## Google's client library, KServe's and Triton's, a
 	@$(PYTHON) scripts/python_environment.py .venv-neighbours tests/clients/neighbours-requirements.txt
 	.venv-neighbours/bin/python tests/clients/neighbours.py $(TARGET)/debug/tessera
 
-test-models: venv $(VIT_BASE) ## the models' logits against an independent implementation
+test-models: venv tools runtime $(VIT_BASE) ## the models' logits against an independent implementation, and lighter models' gate
 	.venv/bin/python models/check_vit.py models/fashion-vit/1
 	.venv/bin/python models/check_vit.py $(dir $(VIT_BASE)) --pictures 1
+	$(CARGO) build $(CARGO_FLAGS)
+	.venv/bin/python models/check_lighter.py models/fashion-vit/1 $(TARGET)/debug/tessera
 
 # A ViT-B/16 with seeded random weights, 346 MB: for this check and for measuring speed.
 $(VIT_BASE): models/make_vit_base.py models/vit.py models/huggingface.py | venv
@@ -102,6 +104,7 @@ bench-smoke: build venv ## each benchmark once, and a second of Tessera beside F
 	$(CARGO) test --bench '*' $(CARGO_FLAGS)
 	@$(MAKE) --no-print-directory bench-peers PEERS=fastapi
 	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA) --smoke --peers fastapi
+	.venv/bin/python benches/gpu/run.py --tessera $(TESSERA) --provider cpu --quick
 
 image: ## the container image tessera:latest
 	scripts/build_image.sh cpu tessera:latest

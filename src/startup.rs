@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::artifact::{ArtifactError, ArtifactSettings, ArtifactUri, Artifacts, LocalArtifact, Progress, is_uri};
 use crate::config::{self, Settings};
 use crate::endpoint::{Catalog, Defaults, DeployedModel, Endpoint, Identity, ServedModel, derived_id};
-use crate::engine::onnx::OnnxOptions;
+use crate::engine::onnx::{CudaOptions, OnnxOptions, TensorRtOptions};
 use crate::loader::ModelKey;
 use crate::observe::Metrics;
 use crate::preprocess::DecodeLimits;
@@ -338,8 +338,17 @@ pub fn load_options(settings: &Settings) -> LoadOptions {
             threads: engine.threads,
             spin: engine.spin,
             max_batch: engine.max_batch,
-            tensorrt_fp16: engine.tensorrt.fp16,
-            tensorrt_engine_cache: engine.tensorrt.engine_cache.clone(),
+            io_binding: engine.io_binding,
+            cuda: CudaOptions {
+                graphs: engine.cuda.graphs,
+                tf32: engine.cuda.tf32,
+                memory_limit: engine.cuda.memory_limit,
+            },
+            tensorrt: TensorRtOptions {
+                fp16: engine.tensorrt.fp16,
+                graphs: engine.tensorrt.graphs,
+                engine_cache: engine.tensorrt.engine_cache.clone(),
+            },
         },
         warm_up: engine.warm_up,
         decode: decode_limits(settings),

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 pub mod bytes;
 mod encoded;
+mod pattern;
 
 pub use encoded::{EncodedData, EncodedTensor};
 

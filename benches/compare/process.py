@@ -94,6 +94,10 @@ class Server:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return response.read()
 
+    def has_ended(self) -> bool:
+        """Whether the process that was started is gone."""
+        return self._process.poll() is not None
+
     def wait_until_ready(self, url: str, body: bytes, patience: float) -> tuple[float, bytes]:
         """Seconds from the start to the first answer to a prediction, and that answer."""
         reason: object = "no answer"

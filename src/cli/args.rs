@@ -48,6 +48,9 @@ pub enum Command {
     /// List the models of the repository
     #[command(after_long_help = help::MODELS)]
     Models(ModelsArgs),
+    /// Measure how fast a model runs, without a server
+    #[command(after_long_help = help::MEASURE)]
+    Measure(MeasureArgs),
     /// Measure how fast a server answers
     #[command(after_long_help = help::BENCH)]
     Bench(BenchArgs),
@@ -231,6 +234,26 @@ pub struct BenchArgs {
     pub html: Option<PathBuf>,
 }
 
+/// `tessera measure`
+#[derive(Debug, Clone, Args)]
+pub struct MeasureArgs {
+    /// The model [default: that of the default endpoint]
+    #[arg(value_name = "MODEL", value_parser = parse_id)]
+    pub model: Option<String>,
+    /// Sizes of batches, divided by commas
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,16", value_parser = parse_batch)]
+    pub batch: Vec<usize>,
+    /// How long to measure each
+    #[arg(long, short, value_name = "TIME", default_value = "4s", value_parser = parse_some_time)]
+    pub duration: Duration,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it")]
+    pub config: ConfigArgs,
+}
+
 /// What a request carries: one of these.
 #[derive(Debug, Clone, Default, Args)]
 #[group(required = true, multiple = false)]
@@ -307,6 +330,11 @@ impl ServeArgs {
 fn flag(key: &'static str, flag: &'static str, value: Option<&impl ToString>) -> Option<Override> {
     let value = value?.to_string();
     Some(Override { key, flag, value })
+}
+
+fn parse_batch(argument: &str) -> Result<usize, String> {
+    let size = argument.parse().ok().filter(|size| (1..=4096).contains(size));
+    size.ok_or_else(|| "expected 1 to 4096".to_owned())
 }
 
 fn parse_optional_port(argument: &str) -> Result<String, String> {

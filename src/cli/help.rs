@@ -113,6 +113,17 @@ Examples:
 Name, version, task, input, labels, size and provider of each model, as a table
 or as one JSON object a line.";
 
+pub(super) const MEASURE: &str = "\
+Examples:
+  tessera measure imagenet
+  tessera measure vit --batch 1,2,4,8,16,32,64 --duration 10s
+  TESSERA__ENGINE__PROVIDER=cuda tessera measure vit --json
+
+What the engine alone can do with the settings of [engine]: no HTTP, no
+decoding, noise for inputs. items/s is with as many batches in flight as are
+computed side by side, alone ms is one batch at a time. On a CPU batches of
+pictures gain nothing; on a GPU this shows which engine.max_batch to set.";
+
 pub(super) const BENCH: &str = "\
 Examples:
   tessera bench http://localhost:8080 --image cat.jpg

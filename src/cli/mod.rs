@@ -17,6 +17,7 @@ mod check;
 pub mod completions;
 mod help;
 mod local;
+mod measure;
 mod models;
 mod npy;
 mod predict;
@@ -48,6 +49,9 @@ pub fn run() -> u8 {
         Command::Models(arguments) => {
             with_settings(arguments.config.sources(environment), |settings| models::run(&arguments, settings, &mut out))
         }
+        Command::Measure(arguments) => with_settings(arguments.config.sources(environment), |settings| {
+            measure::run(&arguments, settings, &mut out)
+        }),
         Command::Bench(arguments) => bench::run(&arguments, &mut out),
         Command::Completions(arguments) => completions::run(&arguments, &mut out).map_err(Failure::new),
     };

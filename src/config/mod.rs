@@ -28,7 +28,8 @@ pub use environment::Environment;
 pub use error::{ConfigError, Origin, Problem, ProblemKind};
 pub use log_level::check as check_log_level;
 pub use settings::{
-    Artifacts, Auth, Engine, Grpc, Limits, Log, OnError, Repository, Secrets, Server, Settings, State, TensorRt, Tls,
+    Artifacts, Auth, Cuda, Engine, Grpc, Limits, Log, OnError, Repository, Secrets, Server, Settings, State, TensorRt,
+    Tls,
 };
 pub use units::parse_duration;
 

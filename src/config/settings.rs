@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::artifact::{ArtifactUri, Variables};
-use crate::engine::onnx::Provider;
+use crate::engine::onnx::{IoBinding, Provider};
 use crate::observe::LogFormat;
 
 use super::container::Container;
@@ -195,7 +195,20 @@ pub struct Engine {
     pub max_delay: Duration,
     pub warm_up: bool,
     pub preprocess_threads: usize,
+    pub io_binding: IoBinding,
+    pub cuda: Cuda,
     pub tensorrt: TensorRt,
+}
+
+/// `[engine.cuda]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "config.toml documents them")]
+pub struct Cuda {
+    pub graphs: bool,
+    pub tf32: bool,
+    /// Bytes.
+    #[serde(serialize_with = "size")]
+    pub memory_limit: usize,
 }
 
 /// `[engine.tensorrt]`
@@ -203,6 +216,7 @@ pub struct Engine {
 #[allow(missing_docs, reason = "config.toml documents them")]
 pub struct TensorRt {
     pub fp16: bool,
+    pub graphs: bool,
     /// `None`: engines are not kept.
     #[serde(serialize_with = "path")]
     pub engine_cache: Option<PathBuf>,
@@ -481,8 +495,15 @@ impl Engine {
             max_delay: reader.read("max_delay", reader::duration(Duration::ZERO..=Duration::from_secs(10), "2ms")),
             warm_up: reader.read("warm_up", boolean),
             preprocess_threads: reader.read("preprocess_threads", integer(0..=1024, 4)),
+            io_binding: reader.read("io_binding", choice(&IoBinding::NAMES)),
+            cuda: reader.section("cuda", |reader| Cuda {
+                graphs: reader.read("graphs", boolean),
+                tf32: reader.read("tf32", boolean),
+                memory_limit: reader.read("memory_limit", reader::size(0..=1 << 50, "8GiB")),
+            }),
             tensorrt: reader.section("tensorrt", |reader| TensorRt {
                 fp16: reader.read("fp16", boolean),
+                graphs: reader.read("graphs", boolean),
                 engine_cache: reader.read("engine_cache", optional_path),
             }),
         }

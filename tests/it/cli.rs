@@ -118,6 +118,25 @@ fn check_says_everything_that_is_wrong_at_once() {
 }
 
 #[test]
+fn measure_says_what_the_engine_can_do() {
+    let measure = |arguments: &[&str], binding: &str| {
+        let mut command = with_models(&["measure", "fashion-vit", "--duration", "50ms"]);
+        command.args(arguments).env("TESSERA__ENGINE__IO_BINDING", binding).output().unwrap()
+    };
+    let output = measure(&["--json", "--batch", "1,3"], "on");
+    let (stdout, stderr) = text(&output);
+    assert!(output.status.success(), "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["provider"], &report["bound_memory"]), (&"cpu".into(), &true.into()), "{report}");
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.iter().map(|result| result["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    assert!(results.iter().all(|result| result["items_per_second"].as_f64().unwrap() > 0.0), "{report}");
+    let (stdout, _) = text(&measure(&["--batch", "2"], "auto"));
+    assert!(stdout.contains("BATCH") && !stdout.contains("bound"), "{stdout}");
+    assert_eq!(measure(&["--batch", "0"], "auto").status.code(), Some(2));
+}
+
+#[test]
 fn misspelt_words_get_the_nearest() {
     for (arguments, nearest) in [
         (vec!["serv"], "serve"),

@@ -16,13 +16,15 @@ use crate::tensor::Tensor;
 
 /// How many workers, and how many threads each.
 ///
-/// Most images a second come from one single-threaded worker per core; a GPU needs one worker and few threads.
+/// Most images a second come from one single-threaded worker per core; a GPU needs few threads, and two workers, so that
+/// one's copies and the other's kernels overlap.
 pub(super) fn workers_and_threads(provider: Provider, options: &OnnxOptions, cores: usize) -> (usize, usize) {
     match (provider, options.workers, options.threads) {
         (Provider::Cpu, 0, 0) => (cores, 1),
         (Provider::Cpu, 0, threads) => ((cores / threads).max(1), threads),
         (Provider::Cpu, workers, 0) => (workers, (cores / workers).max(1)),
-        (_, workers, threads) => (workers.max(1), threads.max(1)),
+        (Provider::Cuda | Provider::TensorRt, 0, threads) => (2, threads.max(1)),
+        (Provider::Cpu | Provider::Cuda | Provider::TensorRt, workers, threads) => (workers, threads.max(1)),
     }
 }
 
@@ -43,6 +45,11 @@ impl Sessions {
     /// Without a wide session every batch is run on the narrow one, on which one takes about so long.
     pub(super) fn new(narrow: Arc<ModelSession>, wide: Option<Arc<ModelSession>>, narrow_run: Duration) -> Self {
         Self { narrow, wide, load: Load::new(narrow_run), pace: Pace::new(narrow_run) }
+    }
+
+    /// A session that one thread has for itself.
+    pub(super) fn alone(session: ModelSession) -> Self {
+        Self::new(Arc::new(session), None, Duration::MAX)
     }
 
     /// Whether a batch is likely to be done within [`SHORT`]. Large inputs are not guessed at: another item may have been
@@ -179,7 +186,8 @@ mod tests {
         assert_eq!(workers_and_threads(Provider::Cpu, &with(0, 4), 8), (2, 4));
         assert_eq!(workers_and_threads(Provider::Cpu, &with(0, 16), 8), (1, 16));
         assert_eq!(workers_and_threads(Provider::Cpu, &with(3, 2), 8), (3, 2));
-        assert_eq!(workers_and_threads(Provider::Cuda, &with(0, 0), 8), (1, 1));
+        assert_eq!(workers_and_threads(Provider::Cuda, &with(0, 0), 8), (2, 1));
+        assert_eq!(workers_and_threads(Provider::TensorRt, &with(1, 2), 8), (1, 2));
     }
 
     /// Begins a batch at a time, and takes its end into hand.

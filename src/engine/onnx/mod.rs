@@ -6,37 +6,45 @@
 //! An engine owns its threads, its *workers*, which are fed by a channel; nothing waits for a lock. On a CPU the workers
 //! share their sessions, and so one copy of the weights, and the default is a worker per core with one thread each, which
 //! gives the most images a second, and all cores for a batch that comes alone, which is answered soonest. On a GPU each
-//! worker has a session of its own, by default there is one. Dropping the engine ends its threads and frees the sessions.
+//! worker has a session of its own, bound to memory (`bound`); by default there are two, so that copies to and from the
+//! GPU overlap with computing. Dropping the engine ends its threads and frees the sessions.
 //!
 //! A batch that takes some microseconds, as a row of numbers through a few trees does, is run by whoever brings it: to
 //! wake a thread for it, and to be woken by it, would take several times as long.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{BoxFuture, Engine, EngineError, Item, Signature, memory};
 
+mod bound;
 mod convert;
 mod file;
 mod layout;
 pub mod library;
+mod provider;
 mod session;
 mod shared;
+mod slot;
 mod weights;
+mod worker;
+
+pub use provider::{CudaOptions, TensorRtOptions};
+pub use worker::{Bound, IoBinding};
 
 use layout::{Sessions, WORTH_SHARING, cores, workers_and_threads};
 use library::LibraryError;
 use session::ModelSession;
 use weights::SharedWeights;
+use worker::{Job, has_own_sessions, run_guarded};
 
 /// What computes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,10 +104,12 @@ pub struct OnnxOptions {
     pub spin: bool,
     /// The largest batch; 0 chooses.
     pub max_batch: usize,
-    /// TensorRT computes in fp16 where it may.
-    pub tensorrt_fp16: bool,
-    /// Where TensorRT keeps the engines that it builds.
-    pub tensorrt_engine_cache: Option<PathBuf>,
+    /// When inputs and outputs are bound to memory that is allocated once.
+    pub io_binding: IoBinding,
+    /// For CUDA, and what TensorRT leaves to it.
+    pub cuda: CudaOptions,
+    /// For TensorRT.
+    pub tensorrt: TensorRtOptions,
 }
 
 impl Default for OnnxOptions {
@@ -114,8 +124,9 @@ impl Default for OnnxOptions {
             threads: 0,
             spin: false,
             max_batch: 0,
-            tensorrt_fp16: false,
-            tensorrt_engine_cache: None,
+            io_binding: IoBinding::Auto,
+            cuda: CudaOptions::default(),
+            tensorrt: TensorRtOptions::default(),
         }
     }
 }
@@ -163,7 +174,7 @@ pub struct Example {
 pub struct OnnxModel {
     path: PathBuf,
     options: OnnxOptions,
-    /// One for each worker; on a CPU all are the same.
+    /// One for each worker; on a CPU all are the same, unless they are bound to memory.
     sessions: Vec<Arc<ModelSession>>,
     /// What a second layout of the CPU's cores would share.
     weights: Option<Arc<SharedWeights>>,
@@ -200,13 +211,14 @@ impl OnnxModel {
     ) -> Result<Self, LoadError> {
         let (workers, threads) = workers_and_threads(provider, options, cores());
         let nothing_set = options.workers == 0 && options.threads == 0;
-        let mut weights = match provider {
-            Provider::Cpu if nothing_set && workers > 1 => shared_weights(path),
-            _ => None,
+        let own_sessions = has_own_sessions(provider, options);
+        let mut weights = match nothing_set && workers > 1 && !own_sessions {
+            true => shared_weights(path),
+            false => None,
         };
         let open = |weights| ModelSession::open(environment, path, provider, threads, options, weights).map(Arc::new);
-        let sessions = match provider {
-            Provider::Cpu => {
+        let sessions = match own_sessions {
+            false => {
                 let shared = weights.clone().and_then(|weights| open(Some(weights)).ok());
                 // What may be wrong is told without what sharing adds to it.
                 let session = match shared {
@@ -218,7 +230,7 @@ impl OnnxModel {
                 };
                 vec![session; workers]
             }
-            Provider::Cuda | Provider::TensorRt => (0..workers).map(|_| open(None)).collect::<Result<Vec<_>, _>>()?,
+            true => (0..workers).map(|_| open(None)).collect::<Result<Vec<_>, _>>()?,
         };
         let fixed = sessions[0].fixed_batch();
         let chosen = match (options.max_batch, provider) {
@@ -284,18 +296,34 @@ impl OnnxModel {
         give_back(weights.as_ref());
         tracing::debug!(model = name, milliseconds = begin.elapsed().as_millis(), wide = wide.is_some(), "warmed");
         let (jobs, inbox) = crossbeam_channel::unbounded();
-        // On a CPU all workers look at the same load.
-        let shared = (provider == Provider::Cpu).then(|| Arc::new(Sessions::new(sessions[0].clone(), wide, shortest)));
-        let here = shared.clone();
+        // Workers that share their session look at the same load.
+        let shared = (!has_own_sessions(provider, &options))
+            .then(|| Arc::new(Sessions::new(sessions[0].clone(), wide, shortest)));
+        let is_bound = options.io_binding.is_on(provider);
+        let mut bound = None;
         for (index, session) in sessions.into_iter().enumerate() {
-            let inbox = inbox.clone();
-            let sessions = shared.clone().unwrap_or_else(|| Arc::new(Sessions::new(session, None, shortest)));
-            std::thread::Builder::new()
-                .name(format!("engine-{index}"))
-                .spawn(move || work(&sessions, &inbox))
-                .map_err(|error| LoadError::WarmUp(format!("no thread could be started: {error}")))?;
+            match (&shared, &example, Arc::try_unwrap(session)) {
+                // What can't be run on the example can't prove itself.
+                (None, Some(example), Ok(session)) if is_bound && outputs.is_some() => {
+                    let session = Box::new(session);
+                    let this =
+                        worker::start_bound(name, index, session, example.item.clone(), max_batch, inbox.clone())?;
+                    // All are alike, or else the least is told.
+                    let least = |other: Bound| Bound {
+                        memory: other.memory && this.memory,
+                        graphs: other.graphs && this.graphs,
+                    };
+                    bound = Some(bound.map_or(this, least));
+                }
+                (None, _, session) => {
+                    let session = session.map_or_else(|session| session, Arc::new);
+                    worker::start(index, Arc::new(Sessions::new(session, None, shortest)), inbox.clone())?;
+                }
+                (Some(shared), ..) => worker::start(index, shared.clone(), inbox.clone())?,
+            }
         }
-        Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, jobs, here }, outputs))
+        let (here, bound) = (shared, bound.unwrap_or_default());
+        Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, bound, jobs, here }, outputs))
     }
 }
 
@@ -361,28 +389,6 @@ fn give_back(weights: Option<&Arc<SharedWeights>>) {
     memory::give_back();
 }
 
-struct Job {
-    batch: Arc<[Item]>,
-    reply: oneshot::Sender<Result<Vec<Item>, EngineError>>,
-}
-
-/// The life of an engine thread: until the engine is dropped.
-fn work(sessions: &Sessions, inbox: &Receiver<Job>) {
-    while let Ok(Job { batch, reply }) = inbox.recv() {
-        let result = run_guarded(sessions, &batch);
-        // The inputs are freed here, not by whoever waits for the answer.
-        drop(batch);
-        let _ = reply.send(result);
-    }
-}
-
-/// A panic must neither end the thread nor leave the batch without an answer. The session itself is only a handle: what it
-/// points to lives in the runtime, which doesn't unwind.
-fn run_guarded(sessions: &Sessions, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
-    catch_unwind(AssertUnwindSafe(|| sessions.run(batch)))
-        .unwrap_or_else(|_| Err(EngineError::Failed("a panic in the engine's thread".to_owned())))
-}
-
 /// A model that serves.
 pub struct OnnxEngine {
     signature: Signature,
@@ -390,8 +396,9 @@ pub struct OnnxEngine {
     max_batch: usize,
     concurrency: usize,
     fixed_batch: Option<usize>,
+    bound: Bound,
     jobs: Sender<Job>,
-    /// For batches that are done sooner than they are handed over; on a CPU.
+    /// For batches that are done sooner than they are handed over; where workers share their session.
     here: Option<Arc<Sessions>>,
 }
 
@@ -410,6 +417,11 @@ impl OnnxEngine {
     /// What computes.
     pub fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// How batches are run.
+    pub fn bound(&self) -> Bound {
+        self.bound
     }
 }
 

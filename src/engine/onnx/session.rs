@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ort::environment::Environment;
-use ort::ep;
-use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{IoBinding, RunOptions, Session};
 
 use super::convert::{input_spec, input_value, is_contiguous, output_maps, output_spec, output_tensor, pad};
+use super::provider::{Memory, graph_run, register, wants_graphs};
 use super::shared::SharedSession;
 use super::weights::SharedWeights;
 use super::{LoadError, OnnxOptions, Provider};
@@ -20,6 +20,10 @@ pub(super) struct ModelSession {
     session: SharedSession,
     signature: Signature,
     fixed_batch: Option<usize>,
+    provider: Provider,
+    device_id: i32,
+    /// Where the session records graphs: the options of runs without one.
+    without_graph: Option<RunOptions>,
     /// What the session has borrowed, dropped after it.
     _weights: Option<Arc<SharedWeights>>,
     _memory: GivesBack,
@@ -44,9 +48,19 @@ impl ModelSession {
         options: &OnnxOptions,
         weights: Option<Arc<SharedWeights>>,
     ) -> Result<Self, LoadError> {
-        let built =
-            build(environment, path, provider, threads, options, weights.as_deref()).and_then(SharedSession::new);
-        let session = built.map_err(|error| match provider {
+        let build = |graphs| build(environment, path, provider, threads, options, weights.as_deref(), graphs);
+        let graphs = wants_graphs(provider, options);
+        let without_graph = |graphs: bool| graphs.then(|| graph_run(None)).transpose();
+        let built = build(graphs).or_else(|error| match graphs {
+            true => {
+                let again = build(false)?;
+                tracing::warn!(path = %path.display(), %error, "serving without CUDA graphs, as the model can't be recorded");
+                Ok(again)
+            }
+            false => Err(error),
+        });
+        let built = built.and_then(|(session, graphs)| Ok((SharedSession::new(session)?, without_graph(graphs)?)));
+        let (session, without_graph) = built.map_err(|error| match provider {
             Provider::Cpu => LoadError::Model { path: path.to_path_buf(), reason: error.to_string() },
             _ => LoadError::Provider { provider, reason: error.to_string() },
         })?;
@@ -62,7 +76,16 @@ impl ModelSession {
                 .map_err(unsupported)?,
         };
         let fixed_batch = signature.inputs.iter().find_map(|input| input.shape.first().copied().flatten());
-        Ok(Self { session, signature, fixed_batch, _weights: weights, _memory: GivesBack })
+        Ok(Self {
+            session,
+            signature,
+            fixed_batch,
+            provider,
+            device_id: options.device_id,
+            without_graph,
+            _weights: weights,
+            _memory: GivesBack,
+        })
     }
 
     pub(super) fn signature(&self) -> &Signature {
@@ -72,6 +95,45 @@ impl ModelSession {
     /// The length of axis 0, when the model fixes it.
     pub(super) fn fixed_batch(&self) -> Option<usize> {
         self.fixed_batch
+    }
+
+    /// Whether it records graphs, one for each number that a run is given.
+    pub(super) fn has_graphs(&self) -> bool {
+        self.without_graph.is_some()
+    }
+
+    /// The memory from which its provider copies without a detour.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub(super) fn memory(&self) -> ort::Result<Memory> {
+        Memory::of(self.session.session(), self.provider, self.device_id, self.has_graphs())
+    }
+
+    /// Memory of the processor, in two places if `has_device`.
+    #[cfg(test)]
+    pub(super) fn memory_of(&self, provider: Provider, has_device: bool) -> ort::Result<Memory> {
+        Memory::of(self.session.session(), provider, 0, has_device)
+    }
+
+    /// A binding to which nothing is bound yet.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub(super) fn bind(&self) -> ort::Result<IoBinding> {
+        self.session.session().create_binding()
+    }
+
+    /// Runs the model on what is bound, and leaves the outputs there. They are complete when it returns.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub(super) fn run_bound(&mut self, binding: &IoBinding, options: Option<&RunOptions>) -> ort::Result<()> {
+        let session = self.session.session_mut();
+        match options {
+            Some(options) => session.run_binding_with_options(binding, options).map(drop),
+            None => session.run_binding(binding).map(drop),
+        }
     }
 
     /// Runs the items as one batch. A single item is handed over as it is; several are gathered with one copy.
@@ -124,7 +186,7 @@ impl ModelSession {
 
     fn run_tensors(&self, inputs: &[Tensor]) -> ort::Result<Item> {
         let values = inputs.iter().map(input_value).collect::<ort::Result<Vec<_>>>()?;
-        let outputs = self.session.run(&values)?;
+        let outputs = self.session.run(&values, self.without_graph.as_ref())?;
         let mut tensors = Vec::with_capacity(self.signature.outputs.len());
         let mut all_keys = Vec::new();
         for (value, spec) in outputs.iter().zip(&self.signature.outputs) {
@@ -161,32 +223,16 @@ fn build(
     threads: usize,
     options: &OnnxOptions,
     weights: Option<&SharedWeights>,
-) -> ort::Result<Session> {
+    graphs: bool,
+) -> ort::Result<(Session, bool)> {
     let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_intra_op_spinning(options.spin)?;
-    builder = with_provider(builder, provider, options)?;
-    match weights {
+    builder = register(builder, provider, options, graphs)?;
+    let session = match weights {
         Some(weights) => weights.commit(builder),
         None => builder.commit_from_file(path),
-    }
-}
-
-fn with_provider(builder: SessionBuilder, provider: Provider, options: &OnnxOptions) -> ort::Result<SessionBuilder> {
-    let cuda = || ep::CUDA::default().with_device_id(options.device_id).build().error_on_failure();
-    Ok(match provider {
-        // Not named: naming the CPU provider switches its arena off.
-        Provider::Cpu => builder,
-        Provider::Cuda => builder.with_execution_providers([cuda()])?,
-        Provider::TensorRt => {
-            let mut tensorrt =
-                ep::TensorRT::default().with_device_id(options.device_id).with_fp16(options.tensorrt_fp16);
-            if let Some(cache) = &options.tensorrt_engine_cache {
-                tensorrt = tensorrt.with_engine_cache(true).with_engine_cache_path(cache.display());
-            }
-            // What TensorRT can't take runs on CUDA rather than on the CPU.
-            builder.with_execution_providers([tensorrt.build().error_on_failure(), cuda()])?
-        }
-    })
+    };
+    Ok((session?, graphs))
 }

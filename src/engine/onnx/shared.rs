@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::ptr::{self, NonNull};
 
 use ort::AsPointer;
-use ort::session::{Session, SessionInputValue};
+use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::DynValue;
 
 /// A session whose [`SharedSession::run`] takes `&self`.
@@ -38,11 +38,20 @@ impl SharedSession {
         &self.session
     }
 
+    /// The session, for what only one thread at a time may do with it.
+    pub(super) fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// Runs the model on one value for each input, in the model's order, and gives one for each output.
     ///
     /// # Errors
     /// What the runtime says.
-    pub(super) fn run(&self, inputs: &[SessionInputValue<'_>]) -> ort::Result<Vec<DynValue>> {
+    pub(super) fn run(
+        &self,
+        inputs: &[SessionInputValue<'_>],
+        options: Option<&RunOptions>,
+    ) -> ort::Result<Vec<DynValue>> {
         if inputs.len() != self.input_names.len() {
             return Err(ort::Error::new("wrong number of inputs"));
         }
@@ -50,14 +59,14 @@ impl SharedSession {
         let input_values: Vec<_> = inputs.iter().map(|value| value.ptr()).collect();
         let output_names: Vec<_> = self.output_names.iter().map(|name| name.as_ptr()).collect();
         let mut outputs = vec![ptr::null_mut(); output_names.len()];
-        // SAFETY: every pointer comes from a value that is borrowed for the whole call: the session, the names (ending
-        // in zero), the input values. The lengths are those of the arrays. The session's handle is only read on our
+        // SAFETY: every pointer comes from a value that is borrowed for the whole call: the session, the options (null
+        // stands for the usual ones), the names (ending in zero), the input values. The lengths are those of the arrays. The session's handle is only read on our
         // side; `Run` takes it as mutable but documents that threads may share it, and whatever it changes inside it
         // guards itself. The outputs start as null, which asks the runtime to make them.
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),
-                ptr::null(),
+                options.map_or(ptr::null(), AsPointer::ptr),
                 input_names.as_ptr(),
                 input_values.as_ptr(),
                 input_values.len(),
