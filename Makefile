@@ -15,7 +15,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 TESSERA := $(TARGET)/release/tessera
 VIT_BASE := models-extra/vit-base/1/model.onnx
 # The servers that Tessera is compared with.
-PEERS ?= fastapi cpr litserve mosec ray
+PEERS ?= fastapi fastapi-simd cpr litserve mosec ray
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -46,6 +46,11 @@ test-clients: tools runtime ## Google's client library, KServe's and Triton's, a
 	.venv-clients/bin/python tests/clients/management.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/artifacts.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/tls.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/artifact_credentials.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/slow_deployment.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/dedicated.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/permissions.py $(TARGET)/debug/tessera
+	.venv-clients/bin/python tests/clients/gcloud.py $(TARGET)/debug/tessera
 	.venv-clients/bin/python tests/clients/verbs.py $(TARGET)/debug/tessera
 	@$(PYTHON) scripts/python_environment.py .venv-neighbours tests/clients/neighbours-requirements.txt
 	.venv-neighbours/bin/python tests/clients/neighbours.py $(TARGET)/debug/tessera
@@ -93,9 +98,9 @@ bench-peers: venv ## the other servers' Python environments, into .venv-bench (2
 	    $(PYTHON) scripts/python_environment.py .venv-bench/$$peer benches/compare/requirements/$$peer.txt || exit 1; \
 	done
 
-# For the servers' sake: a resize that is five times faster, where it can be built.
+# For one of them: a resize that is five times faster, where it can be built.
 bench-pillow-simd: bench-peers
-	@$(PYTHON) benches/compare/pillow_simd.py $(PEERS:%=.venv-bench/%)
+	@$(PYTHON) benches/compare/pillow_simd.py .venv-bench/fastapi-simd
 
 bench-stages: runtime ## the benchmarks of every stage
 	$(CARGO) bench --bench '*' $(CARGO_FLAGS)

@@ -37,7 +37,7 @@ BARE = "bare"
 # The targets that run everything of a mode.
 MADE = {"quick": "make bench", "full": "make bench-full"}
 # Seconds to start and end a server, for the estimate only.
-START = {TESSERA: 1, "mosec": 3, "fastapi": 4, "litserve": 5, "cpr": 10, "ray": 16}
+START = {TESSERA: 1, "mosec": 3, "fastapi": 4, "fastapi-simd": 4, "litserve": 5, "cpr": 10, "ray": 16}
 # Longest time to the first answer; several times what any needs on a quiet machine.
 PATIENCE = 60
 

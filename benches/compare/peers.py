@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workloads import Workload
@@ -45,6 +45,8 @@ class Peer:
     packages: tuple[str, ...]
     arguments: tuple[str, ...]
     settings: tuple[tuple[str, str], ...] = ()
+    # A package that can't be had everywhere, by its folder's name.
+    needs: str = ""
 
     @property
     def python(self) -> Path:
@@ -54,10 +56,12 @@ class Peer:
     @property
     def is_installed(self) -> bool:
         """Whether its environment was finished."""
-        return (ENVIRONMENTS / self.name / ".requirements").is_file()
+        folder = ENVIRONMENTS / self.name
+        needed = not self.needs or any(folder.glob(f"lib/python*/site-packages/{self.needs}-*.dist-info"))
+        return (folder / ".requirements").is_file() and needed
 
     def versions(self) -> dict[str, str]:
-        """The versions of its packages, with Pillow-SIMD if that stands in Pillow's place."""
+        """The versions of its packages, Pillow's or Pillow-SIMD's among them."""
         code = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
         installed = json.loads(subprocess.check_output([self.python, "-c", code], text=True))
         wanted = (*self.packages, "onnxruntime", "pillow", "pillow-simd")
@@ -86,6 +90,8 @@ FASTAPI = Peer(
     "fastapi", "FastAPI", ("fastapi", "uvicorn", "uvloop"),
     (str(HERE / "servers/fastapi_server.py"),),
 )  # fmt: skip
+# What somebody may build who knows that FastAPI's way of a picture is Pillow's.
+FASTAPI_SIMD = replace(FASTAPI, name="fastapi-simd", title="FastAPI, Pillow-SIMD", needs="pillow_simd")
 CPR = Peer(
     "cpr", "Vertex CPR", ("google-cloud-aiplatform", "fastapi", "uvicorn"),
     ("-m", "google.cloud.aiplatform.prediction.model_server"),
@@ -113,7 +119,7 @@ RAY = Peer(
     (("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1"), ("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0")),
 )  # fmt: skip
 
-PEERS = (FASTAPI, CPR, LITSERVE, MOSEC, RAY)
+PEERS = (FASTAPI, FASTAPI_SIMD, CPR, LITSERVE, MOSEC, RAY)
 
 
 def start_tessera(binary: Path, workload: Workload, port: int) -> Start:

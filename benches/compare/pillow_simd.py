@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Put Pillow-SIMD in Pillow's place in the peers' environments, where it can be built: it resizes five times faster.
+"""Put Pillow-SIMD in Pillow's place in a peer's environment, where it can be built: it resizes five times faster.
 
-    pillow_simd.py .venv-bench/fastapi .venv-bench/mosec ...
+    pillow_simd.py .venv-bench/fastapi-simd
 
-There are only sources of it, which need a C compiler, the headers of libjpeg and zlib, and AVX2. Without them the peers
-keep Pillow, and the report says so. Only the standard library is used.
+There are only sources of it, which need a C compiler, the headers of libjpeg and zlib, and AVX2. Without them the peer is
+left out. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
 
 
 def build(python: Path, folder: Path) -> Path | None:
-    """The wheel, built once for all environments; None and a word on why if that fails."""
+    """The wheel, built once; None and a word on why if that fails."""
     if not any(folder.glob("*.whl")):
         if "avx2" not in Path("/proc/cpuinfo").read_text():
             print("Pillow-SIMD is left out: this processor has no AVX2")
@@ -37,18 +37,16 @@ def build(python: Path, folder: Path) -> Path | None:
 
 def main() -> int:
     """Builds and installs it."""
-    environments = [Path(name).resolve() for name in sys.argv[1:]]
-    if not environments:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    wheel = build(environments[0] / "bin/python", environments[0].parent / "wheels")
-    if wheel is None:
+    folder = Path(sys.argv[1]).resolve()
+    python = folder / "bin/python"
+    installed = {path.name.partition("-")[0] for path in folder.glob("lib/python*/site-packages/pillow*.dist-info")}
+    # Both, if the environment was made anew: they share a folder, and the last one installed has won.
+    if installed == {"pillow_simd"}:
         return 0
-    for folder in environments:
-        python = folder / "bin/python"
-        installed = {path.name.partition("-")[0] for path in folder.glob("lib/python*/site-packages/pillow*.dist-info")}
-        # Both, if an environment was made anew: they share a folder, and the last one installed has won.
-        if installed == {"pillow_simd"}:
-            continue
+    wheel = build(python, folder.parent / "wheels")
+    if wheel is not None:
         subprocess.run([python, *PIP, "uninstall", "--yes", "pillow", "pillow-simd"], check=True)
         subprocess.run([python, *PIP, "install", "--no-deps", wheel], check=True)
     return 0

@@ -64,6 +64,8 @@ def open_loop(*rates: float, **rest: object) -> tuple[Point, ...]:
     return tuple(Point(rate=rate, **rest) for rate in rates)
 
 
+# All but the one that differs only in how it resizes.
+PILLOW = ("fastapi", "cpr", "litserve", "mosec", "ray")
 SECOND = {"seconds": 1, "warm_up": 0.3}
 ALL = (1, 8, 32, 64, 128, 512)
 
@@ -81,6 +83,7 @@ WORKLOADS = (
         "tabular", "XGBoost, 30 features", "tabular", ROOT / "benches/data/breast-cancer/1", 32, 0.001, True, 1e-5,
         smoke=closed(1, 64, **SECOND) + open_loop(200, **SECOND),
         quick=closed(1, 64, 512, seconds=2, warm_up=0.5) + open_loop(500, 2000, 8000, seconds=1.5, warm_up=0.3),
+        quick_peers=PILLOW,
         full=closed(*ALL, seconds=5) + open_loop(200, 500, 1000, 2000, 4000, 8000, 16000, seconds=5),
     ),
     Workload(
@@ -88,6 +91,7 @@ WORKLOADS = (
         smoke=(),
         quick=closed(1, picture=VGA, seconds=3, warm_up=0.5) + closed(8, picture=VGA, seconds=8)
         + open_loop(1.5, 3, picture=VGA, seconds=4, warm_up=0.5),
+        quick_peers=PILLOW,
         full=closed(1, 8, 32, 64, 128, picture=VGA, seconds=15, warm_up=4) + closed(8, picture=LARGE, seconds=15, warm_up=2)
         + open_loop(1, 2, 3, 4, picture=VGA, seconds=15) + (Point(users=100, picture=VGA, seconds=20, warm_up=25),),
     ),

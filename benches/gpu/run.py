@@ -159,22 +159,24 @@ def nvidia_directories(given: list[Path]) -> list[str]:
     return sorted(places)
 
 
-def run(command: list[object], what: str) -> None:
+def run(command: list[object], what: str, library: Path | None) -> None:
     """Run a script of the repository with this Python, its output as it comes."""
     say(what)
-    done = subprocess.run([sys.executable, *map(str, command)], stdout=sys.stderr)
+    # The scripts' own calls of the binary need ONNX Runtime too; any build has the CPU.
+    environment = {**os.environ, "ORT_DYLIB_PATH": str(library)} if library else None
+    done = subprocess.run([sys.executable, *map(str, command)], env=environment, stdout=sys.stderr)
     if done.returncode != 0:
         raise Failure(f"{what} failed; its message is above")
 
 
-def make_models(folder: Path, tessera: Path, quick: bool) -> None:
+def make_models(folder: Path, tessera: Path, library: Path | None, quick: bool) -> None:
     """vit-base and its fp16 version, where they are not there yet."""
     original = folder / "vit-base/1"
     if not (original / "model.onnx").is_file():
         size = ["--size", "tiny", "--layers", "2"] if quick else []
-        run([ROOT / "models/make_vit_base.py", original, *size], "making the model")
+        run([ROOT / "models/make_vit_base.py", original, *size], "making the model", library)
     if not (folder / "vit-base-fp16/1/model.onnx").is_file():
-        run([ROOT / "models/lighter.py", original, "--fp16", "--tessera", tessera], "making its fp16 version")
+        run([ROOT / "models/lighter.py", original, "--fp16", "--tessera", tessera], "making its fp16 version", library)
 
 
 def measure_engine(
@@ -331,7 +333,7 @@ def measure(options: argparse.Namespace, work: Path) -> int:
     models = options.models.resolve() if options.models else work / "models"
     if models != work / "models":
         (work / "models").symlink_to(models)
-    make_models(models, tessera, options.quick)
+    make_models(models, tessera, library, options.quick)
     machine = {"gpu": "; ".join(options.gpus), "processor": processor(), "cores": os.cpu_count()}
     results, failures = [], []
     all_ways = [way for provider in providers for way in ways(provider, work / "tensorrt")]

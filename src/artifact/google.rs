@@ -2,7 +2,8 @@
 //! too, and its listings have the checksums that those of the XML API lack.
 //!
 //! Credentials are Application Default Credentials: the file of `GOOGLE_APPLICATION_CREDENTIALS`, else that of
-//! `gcloud auth application-default login`, else the metadata server. An emulator (`STORAGE_EMULATOR_HOST`) gets none.
+//! `gcloud auth application-default login`, else the metadata server. A file may hold those of a service account, of a user,
+//! or of [another provider](super::external_account). An emulator (`STORAGE_EMULATOR_HOST`) gets none.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,20 +16,42 @@ use object_store::{BackoffConfig, RetryConfig};
 use reqwest::{Client, RequestBuilder, Url};
 use serde::Deserialize;
 
+use super::external_account::ExternalAccount;
 use super::object::Object;
 use super::request::{plain, send};
 use super::{ArtifactError, ObjectUri, Variables};
 
 const HOST: &str = "https://storage.googleapis.com";
 
+/// The variable that names a credentials file.
+const NAMED: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+
 /// A bucket.
 pub(super) struct GoogleBucket {
     uri: ObjectUri,
     client: Client,
     base: Url,
-    credentials: Option<GcpCredentialProvider>,
-    /// Credentials are those of the metadata server, which is not there on most machines.
-    is_guess: bool,
+    credentials: Credentials,
+}
+
+/// Where tokens come from.
+enum Credentials {
+    /// Nobody is to be told who asks.
+    None,
+    /// A service account's or a user's.
+    File(GcpCredentialProvider),
+    /// Those of the metadata server, which is not there on most machines.
+    Metadata(GcpCredentialProvider),
+    /// Another identity provider's.
+    External(Box<ExternalAccount>),
+}
+
+/// What a credentials file holds.
+enum File {
+    /// What `object_store` reads by itself.
+    Own(PathBuf),
+    /// The text of credentials of another provider.
+    External(Vec<u8>),
 }
 
 /// A page of a listing: <https://cloud.google.com/storage/docs/json_api/v1/objects/list>.
@@ -72,11 +95,19 @@ impl GoogleBucket {
         let file = credentials_file(variables)?;
         let no_metadata = variables.get("NO_GCE_CHECK").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let credentials = match (&file, emulator) {
-            (_, Some(_)) => None,
-            (None, None) if no_metadata => None,
-            _ => Some(credentials(uri, file.as_deref(), variables)?),
+            (_, Some(_)) => Credentials::None,
+            (None, None) if no_metadata => Credentials::None,
+            (None, None) => Credentials::Metadata(credentials(uri, None, variables)?),
+            (Some(File::Own(path)), None) => Credentials::File(credentials(uri, Some(path), variables)?),
+            (Some(File::External(text)), None) => {
+                let account = ExternalAccount::new(text, client.clone());
+                let wrong = |reason| {
+                    wrong(NAMED, format!("names credentials of the kind \"external_account\" whose file {reason}"))
+                };
+                Credentials::External(Box::new(account.map_err(wrong)?))
+            }
         };
-        Ok(Self { uri: uri.clone(), client, base, credentials, is_guess: file.is_none() })
+        Ok(Self { uri: uri.clone(), client, base, credentials })
     }
 
     /// Everything below the prefix.
@@ -153,11 +184,22 @@ impl GoogleBucket {
     }
 
     async fn authorized(&self, request: RequestBuilder) -> Result<RequestBuilder, ArtifactError> {
-        let Some(credentials) = &self.credentials else { return Ok(request) };
-        match credentials.get_credential().await {
+        let (provider, is_guess) = match &self.credentials {
+            Credentials::None => return Ok(request),
+            Credentials::External(account) => {
+                let denied = |reason: String| ArtifactError::Denied {
+                    uri: self.uri.to_string(),
+                    reason: format!("no token by workload identity federation: {reason}"),
+                };
+                return account.token().await.map(|token| request.bearer_auth(token)).map_err(denied);
+            }
+            Credentials::File(provider) => (provider, false),
+            Credentials::Metadata(provider) => (provider, true),
+        };
+        match provider.get_credential().await {
             Ok(credential) if credential.bearer.is_empty() => Ok(request),
             Ok(credential) => Ok(request.bearer_auth(&credential.bearer)),
-            Err(error) if self.is_guess => {
+            Err(error) if is_guess => {
                 // A public bucket needs none; the answer to any other says that there were none.
                 tracing::warn!(
                     uri = %self.uri,
@@ -179,8 +221,7 @@ impl GoogleBucket {
 }
 
 /// The file with credentials, if there is one.
-fn credentials_file(variables: &Variables) -> Result<Option<PathBuf>, ArtifactError> {
-    const NAMED: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+fn credentials_file(variables: &Variables) -> Result<Option<File>, ArtifactError> {
     if let Some(path) = variables.get(NAMED) {
         let refuse = |reason: String| ArtifactError::Setting { variable: NAMED, reason };
         // Only what kind it is: no message may repeat what the file holds.
@@ -192,10 +233,11 @@ fn credentials_file(variables: &Variables) -> Result<Option<PathBuf>, ArtifactEr
             std::fs::read(path).map_err(|error| refuse(format!("names {path}, which can't be read: {error}")))?;
         let kind = serde_json::from_slice::<Kind>(&text).map(|kind| kind.r#type);
         return match kind.as_deref() {
-            Ok("service_account" | "authorized_user") => Ok(Some(path.into())),
+            Ok("service_account" | "authorized_user") => Ok(Some(File::Own(path.into()))),
+            Ok("external_account") => Ok(Some(File::External(text))),
             Ok(kind) => Err(refuse(format!(
-                "names {path}, which holds credentials of the kind {kind:?}; there are \"service_account\" and \
-                 \"authorized_user\""
+                "names {path}, which holds credentials of the kind {kind:?}; there are \"service_account\", \
+                 \"authorized_user\" and \"external_account\""
             ))),
             Err(_) => Err(refuse(format!("names {path}, which is no credentials file: it is JSON with a \"type\""))),
         };
@@ -206,7 +248,7 @@ fn credentials_file(variables: &Variables) -> Result<Option<PathBuf>, ArtifactEr
         (None, None) => return Ok(None),
     };
     let path = directory.join("application_default_credentials.json");
-    Ok(path.is_file().then_some(path))
+    Ok(path.is_file().then_some(File::Own(path)))
 }
 
 fn credentials(

@@ -12,9 +12,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod aws_profile;
 mod bucket;
 mod cache;
 mod error;
+mod external_account;
 mod file;
 mod google;
 mod object;

@@ -1,6 +1,6 @@
 //! Amazon S3 and what speaks its protocol, set up by the variables that Amazon's own tools read: `AWS_ACCESS_KEY_ID`,
-//! `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL` and the others of `AWS_*`, or by the
-//! identity that the machine gives.
+//! `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL` and the others of `AWS_*`, by a
+//! [profile](super::aws_profile), or by the identity that the machine gives.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use object_store::signer::Signer;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use reqwest::{Client, RequestBuilder, Url};
 
+use super::aws_profile::Profile;
 use super::object::Object;
 use super::request::ATTEMPTS;
 use super::{ArtifactError, ObjectUri, Variables};
@@ -36,7 +37,11 @@ impl S3Bucket {
             max_retries: ATTEMPTS as usize - 1,
             retry_timeout: Duration::from_secs(60),
         };
+        let profile = Profile::read(variables)?;
         let mut builder = AmazonS3Builder::new().with_retry(retry);
+        for (key, value) in profile.settings {
+            builder = builder.with_config(key, value);
+        }
         for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("AWS_")) {
             // Others are for other tools.
             if let Ok(key) = name.to_lowercase().parse::<AmazonS3ConfigKey>() {
@@ -44,6 +49,15 @@ impl S3Bucket {
             }
         }
         let endpoint = variables.get("AWS_ENDPOINT_URL_S3").or_else(|| variables.get("AWS_ENDPOINT_URL"));
+        if let (None, Some(endpoint)) = (endpoint, &profile.endpoint) {
+            builder = builder.with_endpoint(endpoint);
+        }
+        let endpoint = endpoint.or(profile.endpoint.as_deref());
+        let region = variables.get("AWS_REGION").or_else(|| variables.get("AWS_DEFAULT_REGION"));
+        if let (None, Some(region)) = (region, &profile.region) {
+            builder = builder.with_region(region);
+        }
+        let region = region.or(profile.region.as_deref()).unwrap_or("us-east-1");
         if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
             builder = builder.with_allow_http(true);
         }
@@ -51,7 +65,6 @@ impl S3Bucket {
             variable: "AWS_*",
             reason: format!("can't be used: {}", harmless(&error.to_string())),
         })?;
-        let region = variables.get("AWS_REGION").or_else(|| variables.get("AWS_DEFAULT_REGION")).unwrap_or("us-east-1");
         let is_public = variables.get("AWS_SKIP_SIGNATURE").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let host = match endpoint {
             Some(endpoint) => format!("{}/{}", endpoint.trim_end_matches('/'), uri.bucket),
@@ -140,7 +153,7 @@ impl S3Bucket {
             None if text.contains("169.254.") => ArtifactError::Denied {
                 uri,
                 reason: "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
-                         AWS_SKIP_SIGNATURE=true for a public bucket; the machine's metadata server gave none"
+                         AWS_PROFILE, or AWS_SKIP_SIGNATURE=true for a public bucket; the machine's metadata server gave none"
                     .to_owned(),
             },
             None => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::uri::Authority;
 use tonic::{Request, Response};
 
+use super::call::Call;
 use super::status::to_tonic;
 use crate::management::{Caller, Management, Version};
 use crate::protocol::generated::google::cloud::aiplatform::v1::endpoint_service_server::EndpointService;
@@ -48,7 +49,11 @@ impl Managed {
         let host = request.extensions().get::<Host>().map(|Host(authority)| authority.host());
         let is_encrypted = request.extensions().get::<Encrypted>().is_some();
         let base_url = host.map(|host| self.management.base_url(host, is_encrypted));
-        Caller { version: self.version, base_url }
+        Caller {
+            version: self.version,
+            base_url,
+            deadline: request.extensions().get::<Call>().map(|call| call.deadline),
+        }
     }
 }
 

@@ -187,7 +187,7 @@ async fn read(api: &Api, version: Version, request: Request) -> Result<Asked, St
     let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
     let scheme = if request.extensions().get::<Encrypted>().is_some() { "https" } else { "http" };
-    let caller = Caller { version, base_url: host.map(|host| format!("{scheme}://{host}")) };
+    let caller = Caller { version, base_url: host.map(|host| format!("{scheme}://{host}")), deadline: None };
     let query = query(request.uri().query().unwrap_or_default());
     let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout };
     let bytes = read_body(request, limits).await?;

@@ -24,7 +24,7 @@ use super::operations::{self, any, deploying, done, generic};
 use super::serving::{Source, healthy};
 use super::state::{Change, State, shown};
 use super::versions::etag;
-use super::{ANSWER_WITHIN, Caller, Management, masks, shadow, split};
+use super::{Caller, Management, masks, shadow, split};
 
 /// A deployment under way.
 struct Deployment {
@@ -63,6 +63,7 @@ impl Management {
             ..Operation::default()
         };
         let operation = caller.version.of(operation);
+        let patience = caller.patience();
         let deployment = Deployment { request, id, caller, begun, operation: operation.name.clone() };
         let begin = |this: Arc<Self>| async move {
             let writer = this.writer.lock().await;
@@ -73,7 +74,7 @@ impl Management {
             Ok(operation.name)
         };
         let operation = self.detached(begin).await?;
-        self.operations.wait(&operation, ANSWER_WITHIN).await
+        self.operations.wait(&operation, patience).await
     }
 
     /// Does a deployment, and ends its operation with what came of it.

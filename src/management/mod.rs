@@ -18,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
 use crate::artifact::Artifacts;
 use crate::endpoint::{Catalog, ServedModel};
@@ -77,6 +78,21 @@ pub struct Caller {
     pub version: Version,
     /// Where the caller reaches the API over HTTP, such as `http://localhost:8080`.
     pub base_url: Option<String>,
+    /// When they give up, as far as they have said so.
+    pub deadline: Option<Instant>,
+}
+
+impl Caller {
+    /// How long an answer may wait for its operation to be done. Google's clients of v1beta1 give up after five seconds,
+    /// those of v1 never.
+    fn patience(&self) -> Duration {
+        let usual = Duration::from_secs(match self.version {
+            Version::V1 => 15,
+            Version::V1Beta1 => 4,
+        });
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) * 3 / 4);
+        left.map_or(usual, |left| left.min(usual))
+    }
 }
 
 /// Why the server can't go on with what it was told at run time.
@@ -117,9 +133,6 @@ pub struct Management {
     operations: Operations,
     writer: Mutex<Writer>,
 }
-
-/// How long an answer waits for its operation to be done.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 impl Management {
     /// Nothing can be asked before [`Management::start`].

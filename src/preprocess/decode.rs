@@ -7,6 +7,7 @@
 use super::error::ImageError;
 use super::exif::Orientation;
 use super::format::{self, Format};
+use super::geometry::Resize;
 use super::image::{self as pixels, RgbImage};
 use super::jpeg;
 use super::spec::{Alpha, DecodeSpec, Exif, Gif, Reference};
@@ -60,6 +61,16 @@ pub fn inspect(encoded: &[u8]) -> Result<ImageInfo, ImageError> {
     Ok(ImageInfo { format, width, height })
 }
 
+/// A decoded picture, upright where that was asked for.
+pub(super) struct Decoded<'a> {
+    /// Its pixels; fewer than it has where `jpeg_oversample` allows that.
+    pub image: &'a RgbImage,
+    /// Its own width in pixels.
+    pub width: usize,
+    /// Its own height in pixels.
+    pub height: usize,
+}
+
 /// Buffers and decoder state that a thread keeps between pictures.
 pub(super) struct Decoder {
     jpeg: jpeg::Decoder,
@@ -75,15 +86,16 @@ impl Decoder {
         Self { jpeg: jpeg::Decoder::new(), image: RgbImage::new(), turned: RgbImage::new(), samples: Vec::new() }
     }
 
-    /// Decodes one picture to RGB8.
+    /// Decodes one picture to RGB8, which is to be resized so.
     pub fn decode(
         &mut self,
         encoded: &[u8],
         spec: &DecodeSpec,
+        resize: Resize,
         limits: &DecodeLimits,
-    ) -> Result<&RgbImage, ImageError> {
+    ) -> Result<Decoded<'_>, ImageError> {
         let format = format::sniff(encoded)?;
-        let orientation = match format {
+        let (orientation, size) = match format {
             Format::Jpeg => {
                 let outline = jpeg::outline(encoded)?;
                 check_pixels(outline.width, outline.height, limits)?;
@@ -93,18 +105,27 @@ impl Decoder {
                 if jpeg::is_provably_short(encoded, &outline) {
                     return Err(ImageError::Truncated { format });
                 }
+                let size = (outline.width as usize, outline.height as usize);
+                let divisor = spec.jpeg_oversample.filter(|_| jpeg::EXACT).map_or(1, |oversample| {
+                    let (width, height) = if turned && orientation.swaps_sides() { (size.1, size.0) } else { size };
+                    resize.divisor(width, height, oversample)
+                });
                 let Self { jpeg: decoder, image, samples, .. } = self;
                 guarded(format, || {
-                    jpeg::decode(decoder, encoded, &outline, spec.jpeg_dct, spec.reference, samples, image)
+                    jpeg::decode(decoder, encoded, &outline, spec.jpeg_dct, divisor, spec.reference, samples, image)
                 })?;
-                orientation
+                (orientation, size)
             }
-            _ => guarded(format, || self.decode_other(format, encoded, spec, limits))?,
+            _ => {
+                let orientation = guarded(format, || self.decode_other(format, encoded, spec, limits))?;
+                (orientation, (self.image.width(), self.image.height()))
+            }
         };
         if is_turned(format, orientation, spec) && orientation.apply(&self.image, &mut self.turned) {
-            return Ok(&self.turned);
+            let (width, height) = if orientation.swaps_sides() { (size.1, size.0) } else { size };
+            return Ok(Decoded { image: &self.turned, width, height });
         }
-        Ok(&self.image)
+        Ok(Decoded { image: &self.image, width: size.0, height: size.1 })
     }
 
     /// Gives back memory that only a very large picture needed.
@@ -250,7 +271,7 @@ fn from_codec(format: Format, error: &CodecError) -> ImageError {
     match error {
         CodecError::Unsupported(_) => ImageError::Unsupported {
             kind: match format {
-                Format::Tiff => "a TIFF of this colour type or compression",
+                Format::Tiff => "a TIFF of this colour type (such as a palette, or grey with alpha) or compression",
                 Format::Bmp => "a BMP of this kind",
                 Format::WebP => "a WebP of this kind",
                 Format::Png => "a PNG of this kind",

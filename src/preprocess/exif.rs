@@ -22,14 +22,18 @@ impl Orientation {
         find(exif).map_or(Self::UPRIGHT, Self::new)
     }
 
+    /// Whether width and height change places.
+    pub fn swaps_sides(self) -> bool {
+        self.0 >= 5
+    }
+
     /// Writes `image`, turned upright, to `out`; false where there is nothing to do.
     pub fn apply(self, image: &RgbImage, out: &mut RgbImage) -> bool {
         if self == Self::UPRIGHT {
             return false;
         }
         let (w, h) = (image.width(), image.height());
-        let swapped = self.0 >= 5;
-        let (out_w, out_h) = if swapped { (h, w) } else { (w, h) };
+        let (out_w, out_h) = if self.swaps_sides() { (h, w) } else { (w, h) };
         out.reset(out_w, out_h);
         let source = image.pixels();
         let rows = out.pixels_mut().chunks_exact_mut(out_w * 3);

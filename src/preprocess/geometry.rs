@@ -21,6 +21,38 @@ pub enum Resize {
     },
 }
 
+impl Resize {
+    /// Width and height that a picture of `width` x `height` pixels is resized to.
+    pub(super) fn target(self, width: usize, height: usize) -> (usize, usize) {
+        match self {
+            Self::None => (width, height),
+            Self::Exact { height, width } => (width as usize, height as usize),
+            Self::ShortestEdge { edge, longest } => {
+                let (short, long) = (width.min(height) as u64, width.max(height) as u64);
+                let mut new_short = u64::from(edge);
+                let mut new_long = new_short * long / short;
+                if let Some(longest) = longest.map(u64::from)
+                    && new_long > longest
+                {
+                    new_short = (longest * new_short / new_long).max(1);
+                    new_long = longest;
+                }
+                let (short, long) = (new_short as usize, new_long as usize);
+                if width <= height { (short, long) } else { (long, short) }
+            }
+        }
+    }
+
+    /// By what a picture may be divided before it is resized: 8, 4, 2 or 1, such that both sides stay `oversample` times
+    /// as long as the target's.
+    pub(super) fn divisor(self, width: usize, height: usize, oversample: f64) -> usize {
+        let target = self.target(width, height);
+        let stays = |side: usize, divisor: usize, target: usize| (side / divisor) as f64 >= oversample * target as f64;
+        let fits = |divisor: &usize| stays(width, *divisor, target.0) && stays(height, *divisor, target.1);
+        [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+    }
+}
+
 /// Height and width of a centre crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
@@ -66,7 +98,7 @@ pub(super) struct Window {
 impl Plan {
     /// Plans for a picture of `width` x `height` pixels.
     pub fn new(resize: Resize, crop: Option<Crop>, offset: CropOffset, width: usize, height: usize) -> Self {
-        let resized = resized(resize, width, height);
+        let resized = resize.target(width, height);
         let output = crop.map_or(resized, |crop| (crop.width as usize, crop.height as usize));
         let (left, columns, x) = centre(resized.0, output.0, offset);
         let (top, rows, y) = centre(resized.1, output.1, offset);
@@ -76,26 +108,6 @@ impl Plan {
     /// Whether the window leaves a part of the tensor open.
     pub fn is_padded(&self) -> bool {
         (self.window.width, self.window.height) != self.output
-    }
-}
-
-fn resized(resize: Resize, width: usize, height: usize) -> (usize, usize) {
-    match resize {
-        Resize::None => (width, height),
-        Resize::Exact { height, width } => (width as usize, height as usize),
-        Resize::ShortestEdge { edge, longest } => {
-            let (short, long) = (width.min(height) as u64, width.max(height) as u64);
-            let mut new_short = u64::from(edge);
-            let mut new_long = new_short * long / short;
-            if let Some(longest) = longest.map(u64::from)
-                && new_long > longest
-            {
-                new_short = (longest * new_short / new_long).max(1);
-                new_long = longest;
-            }
-            let (short, long) = (new_short as usize, new_long as usize);
-            if width <= height { (short, long) } else { (long, short) }
-        }
     }
 }
 
@@ -124,9 +136,22 @@ mod tests {
     #[test]
     fn the_long_side_is_truncated() {
         let resize = |longest| Resize::ShortestEdge { edge: 248, longest };
-        assert_eq!(resized(resize(None), 640, 427), (371, 248));
-        assert_eq!(resized(resize(None), 427, 640), (248, 371));
-        assert_eq!(resized(resize(Some(300)), 640, 427), (300, 200));
+        assert_eq!(resize(None).target(640, 427), (371, 248));
+        assert_eq!(resize(None).target(427, 640), (248, 371));
+        assert_eq!(resize(Some(300)).target(640, 427), (300, 200));
+    }
+
+    #[test]
+    fn a_divided_picture_stays_larger_than_its_target() {
+        let exact = Resize::Exact { height: 224, width: 224 };
+        assert_eq!(exact.divisor(4000, 3000, 2.0), 4);
+        assert_eq!(exact.divisor(4000, 3000, 1.0), 8);
+        assert_eq!(exact.divisor(8000, 895, 2.0), 1);
+        assert_eq!(exact.divisor(896, 896, 2.0), 2);
+        assert_eq!(exact.divisor(895, 4000, 2.0), 1);
+        assert_eq!(exact.divisor(100, 100, 1.0), 1);
+        assert_eq!(Resize::None.divisor(4000, 3000, 1.0), 1);
+        assert_eq!(Resize::ShortestEdge { edge: 248, longest: None }.divisor(4000, 3000, 2.0), 4);
     }
 
     #[test]

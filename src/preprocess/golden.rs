@@ -158,7 +158,8 @@ fn decoded_pixels_are_equal_to_the_references() {
                 continue;
             }
             let spec = PreprocessSpec::from_preset(preset);
-            let image = decoder.decode(&bytes(entry), &spec.decode, &DecodeLimits::default()).unwrap();
+            let image =
+                decoder.decode(&bytes(entry), &spec.decode, Resize::None, &DecodeLimits::default()).unwrap().image;
             assert_eq!(sha256(image.pixels()), expected, "{key} {}", entry["name"]);
             compared += 1;
         }
@@ -199,10 +200,10 @@ fn every_format_decodes_as_pillow_does() {
     let mut wrong = Vec::new();
     for (name, expected) in manifest.as_object().unwrap() {
         let bytes = std::fs::read(formats.join(name)).unwrap();
-        match decoder.decode(&bytes, &spec.decode, &DecodeLimits::default()) {
-            Ok(image) => {
-                assert_eq!(expected["size"][0], image.width(), "{name}");
-                if sha256(image.pixels()) != expected["rgb_sha256"].as_str().unwrap() {
+        match decoder.decode(&bytes, &spec.decode, Resize::None, &DecodeLimits::default()) {
+            Ok(decoded) => {
+                assert_eq!(expected["size"][0], decoded.width, "{name}");
+                if sha256(decoded.image.pixels()) != expected["rgb_sha256"].as_str().unwrap() {
                     wrong.push(name.clone());
                 }
             }
@@ -210,6 +211,35 @@ fn every_format_decodes_as_pillow_does() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The error of decoding at a fraction of the size, as `docs/preprocessing.md` states it.
+#[test]
+fn oversampled_jpegs_come_close_to_whole_ones() {
+    let picture = |name: &str| std::fs::read(root().join("images").join(name)).unwrap();
+    let (retina, turned) = (picture("retina_large.jpg"), picture("chelsea_exif6.jpg"));
+    for (preset, largest_mean) in
+        [(Preset::HuggingFace, 0.7), (Preset::HuggingFaceFast, 0.7), (Preset::Tensorflow, 4.0)]
+    {
+        for (bytes, side) in [(&retina, 224), (&turned, 32)] {
+            let mut spec = PreprocessSpec::from_preset(preset);
+            spec.resize = Resize::Exact { height: side, width: side };
+            spec.decode.exif = Exif::Apply;
+            let tensor = |oversample| {
+                let mut spec = spec;
+                spec.decode.jpeg_oversample = oversample;
+                let preprocessor = Preprocessor::new(spec).unwrap();
+                let mut tensor = vec![0.0; preprocessor.output_len()];
+                preprocessor.run(bytes, &DecodeLimits::default(), &mut tensor).unwrap();
+                tensor
+            };
+            let (whole, divided) = (tensor(None), tensor(Some(1.5)));
+            let errors = whole.iter().zip(&divided).map(|(a, b)| f64::from((a - b).abs()) * 127.5);
+            let mean = errors.sum::<f64>() / whole.len() as f64;
+            println!("{preset:?} {side}: mean error {mean:.3} levels");
+            assert!(mean > 0.0 && mean < largest_mean, "{preset:?} {side}: {mean}");
+        }
+    }
 }
 
 /// The result must not depend on what the thread did before, nor on the thread.

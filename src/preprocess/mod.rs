@@ -32,6 +32,7 @@ pub use overrides::{CropSetting, FilterSetting, PreprocessOverrides, ShortestEdg
 pub use resize::taps::Filter;
 pub use spec::{Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset, Resampler};
 
+use decode::Decoded;
 use geometry::Plan;
 use image::RgbImage;
 use normalise::{Output, Tables};
@@ -110,9 +111,9 @@ impl Preprocessor {
         let limits = DecodeLimits { max_pixels: limits.max_pixels.min(max_pixels), ..*limits };
         SCRATCH.with_borrow_mut(|scratch| {
             let start = Instant::now();
-            let image = scratch.decoder.decode(encoded, &self.spec.decode, &limits)?;
+            let picture = scratch.decoder.decode(encoded, &self.spec.decode, self.spec.resize, &limits)?;
             let decoded = Instant::now();
-            self.transform(image, &mut scratch.resize, out);
+            self.transform(&picture, &mut scratch.resize, out);
             let times = StageTimes { decode: decoded - start, resize: decoded.elapsed() };
             scratch.decoder.trim();
             scratch.resize.convolution.trim();
@@ -120,10 +121,9 @@ impl Preprocessor {
         })
     }
 
-    fn transform(&self, image: &RgbImage, work: &mut ResizeScratch, out: &mut [f32]) {
-        let spec = &self.spec;
-        let (width, height) = (image.width(), image.height());
-        let plan = Plan::new(spec.resize, spec.crop, spec.crop_offset, width, height);
+    fn transform(&self, picture: &Decoded<'_>, work: &mut ResizeScratch, out: &mut [f32]) {
+        let (spec, image) = (&self.spec, picture.image);
+        let plan = Plan::new(spec.resize, spec.crop, spec.crop_offset, picture.width, picture.height);
         let mut out = Output::new(out, plan.output, spec.layout, spec.color);
         let rounding = match spec.resampler {
             Resampler::Tensorflow => {

@@ -24,6 +24,9 @@ pub struct PreprocessOverrides {
     pub resize_output: Option<String>,
     /// `islow` or `ifast`.
     pub jpeg_dct: Option<String>,
+    /// Large JPEGs are decoded at a fraction of their size, but no smaller than this many times the size that they are
+    /// resized to; at least 1. Not what the reference does.
+    pub jpeg_oversample: Option<f64>,
     /// `none`, a side, `[height, width]` or `{ height, width }`.
     pub crop: Option<CropSetting>,
     /// The kept part of each side: the picture is resized to `size / crop_pct` and cropped to
@@ -185,6 +188,7 @@ impl PreprocessOverrides {
         let decode = &mut spec.decode;
         let dct = [("islow", JpegDct::Islow), ("ifast", JpegDct::Ifast)];
         set("jpeg_dct", &self.jpeg_dct, &dct, &mut decode.jpeg_dct)?;
+        decode.jpeg_oversample = self.jpeg_oversample.or(decode.jpeg_oversample);
         let exif = [("ignore", Exif::Ignore), ("apply", Exif::Apply)];
         set("exif", &self.exif, &exif, &mut decode.exif)?;
         let alpha = [("drop", Alpha::Drop), ("white", Alpha::White)];
@@ -336,6 +340,7 @@ mod tests {
             antialias = true
             resize_output = "u8"
             jpeg_dct = "ifast"
+            jpeg_oversample = 2
             crop = { height = 224, width = 200 }
             crop_offset = "half-even"
             rescale_factor = 0.5
@@ -352,7 +357,7 @@ mod tests {
         assert_eq!(spec.output_size().unwrap(), (224, 200));
         assert_eq!(spec.filter, Filter::Bicubic);
         assert_eq!(spec.crop_offset, CropOffset::HalfEven);
-        assert_eq!(spec.decode.jpeg_dct, JpegDct::Ifast);
+        assert_eq!((spec.decode.jpeg_dct, spec.decode.jpeg_oversample), (JpegDct::Ifast, Some(2.0)));
         assert_eq!((spec.decode.exif, spec.decode.alpha), (Exif::Apply, Alpha::White));
         assert_eq!((spec.decode.gif, spec.color), (Gif::Refuse, Color::Bgr));
         assert_eq!((spec.layout, spec.max_pixels), (Layout::Nhwc, Some(1000)));
@@ -397,6 +402,7 @@ mod tests {
             ("preset = \"tf\"\nantialias = true", "`antialias`"),
             ("std = [1.0, 0.0, 1.0]", "`std`"),
             ("crop = \"center\"", "`crop`"),
+            ("jpeg_oversample = 0.5", "`jpeg_oversample`"),
         ] {
             let message = resolve(section, None).unwrap_err().to_string();
             assert!(message.contains(part), "{section}: {message}");

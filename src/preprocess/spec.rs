@@ -89,7 +89,7 @@ pub(super) enum Reference {
 }
 
 /// How bytes become RGB pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DecodeSpec {
     /// The inverse DCT.
     pub jpeg_dct: JpegDct,
@@ -99,6 +99,9 @@ pub struct DecodeSpec {
     pub alpha: Alpha,
     /// Whether animated GIFs are taken.
     pub gif: Gif,
+    /// JPEGs are decoded at a half, a quarter or an eighth of their size, as long as both sides stay this many times
+    /// those that the picture is resized to. `None`: always whole, as the references do.
+    pub jpeg_oversample: Option<f64>,
     pub(super) reference: Reference,
 }
 
@@ -159,6 +162,7 @@ impl PreprocessSpec {
                 exif: Exif::Ignore,
                 alpha: Alpha::Drop,
                 gif: Gif::First,
+                jpeg_oversample: None,
                 reference: Reference::Pillow,
             },
             resize: Resize::Exact { height: 224, width: 224 },
@@ -280,6 +284,13 @@ impl PreprocessSpec {
             if !normalise.mean.into_iter().all(f64::is_finite) {
                 return Err(SpecError::key("mean", "it must be finite", "give one number for each channel"));
             }
+        }
+        if self.decode.jpeg_oversample.is_some_and(|times| !times.is_finite() || times < 1.0) {
+            return Err(SpecError::key(
+                "jpeg_oversample",
+                "it must be 1 or more",
+                "2 is close to the whole picture's result and several times faster for large JPEGs",
+            ));
         }
         if self.rescale_factor.is_some_and(|f| !f.is_finite() || f == 0.0) {
             return Err(SpecError::key(

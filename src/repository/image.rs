@@ -2,7 +2,6 @@
 
 use super::RepositoryError;
 use super::folder::ModelFolder;
-use super::load::mismatch;
 use super::manifest::Manifest;
 use crate::engine::{Signature, TensorSpec};
 use crate::preprocess::{DecodeLimits, PreprocessSpec, Preprocessor};
@@ -19,7 +18,7 @@ pub(super) fn task(
     signature: &Signature,
     limits: DecodeLimits,
 ) -> Result<ImageClassification, RepositoryError> {
-    let wrong = |reason: String| mismatch(&manifest.file, reason);
+    let wrong = |reason: String| RepositoryError::mismatch(&manifest.file, reason);
     let postprocess = &manifest.overrides.postprocess;
     if postprocess.flatten.is_some() || postprocess.outputs.is_some() {
         let reason = "postprocess.flatten and postprocess.outputs are for models of tensors; an image classifier \

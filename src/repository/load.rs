@@ -58,7 +58,7 @@ pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<LoadedModel, 
     let example = options.warm_up.then(|| Example { item: task.example(), is_typical });
     let (engine, outputs) = model.start(&folder.name, example)?;
     if let (Some(outputs), Task::ImageClassification(task)) = (outputs, &task) {
-        image::check_outputs(task, &outputs).map_err(|reason| mismatch(&manifest.file, reason))?;
+        image::check_outputs(task, &outputs).map_err(|reason| RepositoryError::mismatch(&manifest.file, reason))?;
     }
     Ok(LoadedModel {
         name: folder.name.clone(),
@@ -88,7 +88,9 @@ pub fn describe(folder: &ModelFolder, options: &LoadOptions) -> Result<(Manifest
         TaskName::Tensors => tensors::task(folder, &manifest, &mut model).map(Task::Tensors),
     };
     let task = task.map_err(|error| match (error, why) {
-        (RepositoryError::Mismatch { path, reason }, Some(why)) => mismatch(&path, format!("{reason} ({why})")),
+        (RepositoryError::Mismatch { path, reason }, Some(why)) => {
+            RepositoryError::mismatch(&path, format!("{reason} ({why})"))
+        }
         (error, _) => error,
     })?;
     Ok((manifest, model, task))
@@ -132,11 +134,6 @@ fn overridden(options: &OnnxOptions, overrides: &EngineOverrides) -> Result<Onnx
     options.spin = spin.unwrap_or(options.spin);
     options.max_batch = max_batch.unwrap_or(options.max_batch);
     Ok(options)
-}
-
-/// A model whose files and graph don't fit together.
-pub(super) fn mismatch(path: &Path, reason: impl Into<String>) -> RepositoryError {
-    RepositoryError::Mismatch { path: path.to_path_buf(), reason: reason.into() }
 }
 
 /// The size in bytes of a model's file and of external data beside it.

@@ -66,3 +66,10 @@ pub enum RepositoryError {
     #[error(transparent)]
     Engine(#[from] LoadError),
 }
+
+impl RepositoryError {
+    /// A model whose files and graph don't fit together.
+    fn mismatch(path: &std::path::Path, reason: impl Into<String>) -> Self {
+        Self::Mismatch { path: path.to_path_buf(), reason: reason.into() }
+    }
+}

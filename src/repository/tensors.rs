@@ -2,7 +2,6 @@
 
 use super::RepositoryError;
 use super::folder::ModelFolder;
-use super::load::mismatch;
 use super::manifest::Manifest;
 use crate::engine::onnx::OnnxModel;
 use crate::preprocess::PreprocessOverrides;
@@ -35,5 +34,5 @@ pub(super) fn task(
     model.prefer_batch(BATCH);
     let options =
         OutputOptions { flatten: toml.postprocess.flatten.unwrap_or(false), names: toml.postprocess.outputs.clone() };
-    Tensors::new(model.signature(), &options).map_err(|reason| mismatch(&manifest.file, reason))
+    Tensors::new(model.signature(), &options).map_err(|reason| RepositoryError::mismatch(&manifest.file, reason))
 }

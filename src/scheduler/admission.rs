@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::pace::Pace;
+use super::room::Room;
 
 /// Why a request was not let in.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
@@ -181,7 +182,7 @@ impl Gate {
     pub(super) fn readmit(self: &Arc<Self>, bytes: usize) -> Ticket {
         self.items.fetch_add(1, SeqCst);
         self.bytes.fetch_add(bytes, SeqCst);
-        Ticket { gate: self.clone(), bytes }
+        Ticket { gate: self.clone(), bytes, room: None }
     }
 
     fn release(&self, items: usize, bytes: usize) {
@@ -237,7 +238,7 @@ impl Admission {
         self.items = self.items.checked_sub(1)?;
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Some(Ticket { gate: self.gate.clone(), bytes })
+        Some(Ticket { gate: self.gate.clone(), bytes, room: None })
     }
 
     /// A ticket for each item, the bytes divided evenly among them.
@@ -264,9 +265,15 @@ impl Drop for Admission {
 pub struct Ticket {
     gate: Arc<Gate>,
     bytes: usize,
+    room: Option<Room>,
 }
 
 impl Ticket {
+    /// Keeps an item's room for as long as its share.
+    pub fn keep(&mut self, room: Option<Room>) {
+        self.room = room;
+    }
+
     /// The bytes that this item is counted with.
     pub fn bytes(&self) -> usize {
         self.bytes

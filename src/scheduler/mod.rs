@@ -5,6 +5,7 @@
 //! 1. [`Scheduler::admit`] is asked before the work of decoding is begun. It is synchronous and cheap, keeps the bounds
 //!    in items and bytes, and refuses whoever could not be answered before the deadline. The [`Admission`] is a share
 //!    of the queue, divided into one [`Ticket`] for each item.
+//!    Whoever turns something small into large tensors waits for a [`Room`] first.
 //! 2. [`Scheduler::submit`] trades a ticket and the item's tensors for a [`Pending`] answer. To drop that is to cancel.
 //! 3. The dispatcher, one task, forms batches and answers.
 //!
@@ -54,6 +55,7 @@ mod dispatcher;
 mod observer;
 mod pace;
 mod queue;
+mod room;
 
 #[cfg(test)]
 mod properties;
@@ -62,10 +64,12 @@ mod tests;
 
 pub use admission::{Admission, Refusal, Ticket};
 pub use observer::{Departure, SchedulerObserver};
+pub use room::Room;
 
 use admission::Gate;
 use dispatcher::{Arrival, Command, Dispatcher, Rules};
 use queue::{Answer, Caller, Number};
+use room::Rooms;
 
 /// How much a queue holds and how it forms batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +127,7 @@ pub struct Scheduler {
 
 struct Shared {
     gate: Arc<Gate>,
+    rooms: Rooms,
     commands: mpsc::UnboundedSender<Command>,
     observer: Arc<dyn SchedulerObserver>,
     next: AtomicU64,
@@ -141,10 +146,11 @@ impl Scheduler {
             max_delay: settings.max_delay,
         };
         let gate = Arc::new(Gate::new(settings.queue_items, settings.queue_bytes, rules.concurrency));
+        let rooms = Rooms::new(rules.max_batch, rules.concurrency);
         // Unbounded, because it is the gate that bounds: each item in it holds a ticket.
         let (commands, inbox) = mpsc::unbounded_channel();
         tokio::spawn(Dispatcher::new(engine, rules, gate.clone(), observer.clone(), inbox).run());
-        Self { shared: Arc::new(Shared { gate, commands, observer, next: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(Shared { gate, rooms, commands, observer, next: AtomicU64::new(0) }) }
     }
 
     /// Asks for a share of the queue for a request of so many items that will take so many bytes as tensors.
@@ -158,6 +164,12 @@ impl Scheduler {
             self.shared.gate.admit(items, bytes, deadline)
         };
         admitted.inspect_err(|refusal| self.shared.observer.refused(refusal))
+    }
+
+    /// Waits until an item should be prepared, so that it is ready when its turn comes but not long before. For items
+    /// that take more memory prepared than unprepared; the room goes with the ticket ([`Ticket::keep`]).
+    pub async fn room(&self) -> Option<Room> {
+        self.shared.rooms.take().await
     }
 
     /// Queues an item. Its share is from now on what its tensors really take.

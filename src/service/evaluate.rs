@@ -2,7 +2,7 @@
 //! one's outputs.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
@@ -34,6 +34,8 @@ pub(super) struct Submitted {
     pub pending: Pending,
     pub times: PreparationTimes,
     pub image: Option<ImageFacts>,
+    /// How long it waited to be prepared.
+    pub waited: Duration,
 }
 
 impl Evaluator {
@@ -92,16 +94,22 @@ impl Evaluator {
         // after one of them, not after all.
         let window = self.pool.threads();
         let preparations =
-            instances.into_iter().zip(admission.split()).enumerate().map(|(index, (instance, ticket))| {
+            instances.into_iter().zip(admission.split()).enumerate().map(async |(index, (instance, mut ticket))| {
                 let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
+                let begin = Instant::now();
+                // Whichever is smaller waits: what came, or what is made of it.
+                if instance.byte_size() < task.item_bytes() {
+                    ticket.keep(scheduler.room().await);
+                }
+                let waited = begin.elapsed();
                 let preparation = self.pool.run(move || -> Result<Submitted, InputError> {
                     let prepared = task.prepare(&instance)?;
                     // The body's memory is not needed while the item waits.
                     drop(instance);
                     let pending = scheduler.submit(ticket, prepared.item, Some(deadline));
-                    Ok(Submitted { pending, times: prepared.times, image: prepared.image })
+                    Ok(Submitted { pending, times: prepared.times, image: prepared.image, waited })
                 });
-                prepared(index, preparation)
+                prepared(index, preparation).await
             });
         futures_util::stream::iter(preparations).buffered(window).try_collect().await
     }
@@ -145,13 +153,13 @@ pub(super) async fn collected<T>(
     let results = Vec::with_capacity(submitted.len());
     let mut evaluated = Evaluated { results, times: StageTimes::default(), images: Vec::new() };
     // In the order of the instances.
-    for (index, Submitted { pending, times, image }) in submitted.into_iter().enumerate() {
+    for (index, Submitted { pending, times, image, waited }) in submitted.into_iter().enumerate() {
         let completed = pending.await.map_err(|error| ServiceError::Model { index, error })?;
         let begin = Instant::now();
         let result = finish(task, &completed.outputs).map_err(|error| ServiceError::Output { index, error })?;
         evaluated.results.push(result);
         evaluated.images.extend(image);
-        evaluated.times.slowest(times, &completed, begin.elapsed());
+        evaluated.times.slowest(times, &completed, waited, begin.elapsed());
     }
     Ok(evaluated)
 }
@@ -176,8 +184,9 @@ fn prepare_at_once(
         items.push((ticket, prepared.item));
     }
     let pending = model.scheduler.submit_all(items, Some(deadline));
-    let submitted = pending.into_iter().zip(facts).map(|(pending, (times, image))| Submitted { pending, times, image });
-    Ok(submitted.collect())
+    let submitted = pending.into_iter().zip(facts);
+    let waited = Duration::ZERO;
+    Ok(submitted.map(|(pending, (times, image))| Submitted { pending, times, image, waited }).collect())
 }
 
 /// Waits until an instance is in the queue.

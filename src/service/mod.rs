@@ -298,10 +298,16 @@ impl Service {
 }
 
 impl StageTimes {
-    fn slowest(&mut self, preparation: PreparationTimes, completed: &Completed, postprocess: Duration) {
+    fn slowest(
+        &mut self,
+        preparation: PreparationTimes,
+        completed: &Completed,
+        waited: Duration,
+        postprocess: Duration,
+    ) {
         self.decode = self.decode.max(preparation.decode);
         self.preprocess = self.preprocess.max(preparation.preprocess);
-        self.queue = self.queue.max(completed.queue);
+        self.queue = self.queue.max(waited + completed.queue);
         self.inference = self.inference.max(completed.inference);
         self.postprocess += postprocess;
     }

@@ -97,7 +97,10 @@ impl Service {
             let items = task.items(inputs)?;
             let times = PreparationTimes { decode: begin.elapsed(), preprocess: Duration::ZERO };
             let pending = scheduler.submit_all(admission.split().into_iter().zip(items), Some(deadline));
-            Ok(pending.into_iter().map(|pending| Submitted { pending, times, image: None }).collect())
+            Ok(pending
+                .into_iter()
+                .map(|pending| Submitted { pending, times, image: None, waited: Duration::ZERO })
+                .collect())
         };
         let submitted = match size <= AT_ONCE {
             true => submit(),

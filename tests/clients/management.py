@@ -20,7 +20,7 @@ from google.cloud import aiplatform, aiplatform_v1, aiplatform_v1beta1
 from google.protobuf import field_mask_pb2, json_format
 from google.protobuf.struct_pb2 import Value
 
-from predict import REPOSITORY, Checks, free_port, server
+from harness import REPOSITORY, Checks, free_port, server
 
 PARENT = "projects/my-project/locations/us-central1"
 LINEAR = REPOSITORY / "tests/models/linear/1"

@@ -10,19 +10,16 @@ same protobuf package, so that they can't share a process: each has one of its o
 
 import asyncio
 import contextlib
-import os
 import queue
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+from harness import REPOSITORY, Checks, free_port, server
+
 MODELS = ["models/imagenet"] + [f"tests/models/{name}" for name in (
     "linear", "columns", "echo-float16", "echo-bool", "echo-int64", "echo-string", "classes")]
 CAT = (REPOSITORY / "examples" / "cat.jpg").read_bytes()
@@ -30,49 +27,15 @@ ROWS = numpy.array([[1, 2, 3, 4], [0.5, 0, 0, 0]], dtype=numpy.float32)
 EXPECTED = [[30.5], [1.0]]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @contextlib.contextmanager
-def server(binary):
-    """A server of some models; gives its ports once it is ready, and ends it."""
-    port, grpc_port = free_port(), free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIP_", "TESSERA__"))}
-    environment["TESSERA__SERVER__DRAIN_DELAY"] = "0s"
-    binary = Path(binary).resolve()
+def serving(binary):
+    """A server of some models; gives its ports."""
+    grpc_port = free_port()
     with tempfile.TemporaryDirectory() as models:
         for model in MODELS:
             (Path(models) / Path(model).name).symlink_to(REPOSITORY / model)
-        command = [binary, "serve", "--host", "127.0.0.1", "--port", str(port), "--grpc-port", str(grpc_port)]
-        command += ["--admin-port", "off", "--log-level", "warn", "--models", models]
-        process = subprocess.Popen(command, env=environment, cwd=models)
-        try:
-            for _ in range(600):
-                if process.poll() is not None:
-                    raise SystemExit(f"the server ended with {process.returncode} before it was ready")
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                    break
-                time.sleep(0.1)
-            else:
-                raise SystemExit("the server was not ready within a minute")
+        with server(binary, grpc_port, models) as port:
             yield port, grpc_port
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-class Checks:
-    """Counts and prints what held and what did not."""
-
-    def __init__(self):
-        self.passed = self.failed = 0
-
-    def __call__(self, what, holds, detail=""):
-        self.passed, self.failed = self.passed + bool(holds), self.failed + (not holds)
-        print(f"{'ok    ' if holds else 'FAILED'} {what}{f': {detail}' if detail != '' else ''}", flush=True)
 
 
 def kserve_request(values, binary=True):
@@ -226,7 +189,7 @@ def main():
         client, port, grpc_port = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
         return 0 if run(client, port, grpc_port) else 1
     binary = sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / "target/debug/tessera"
-    with server(binary) as (port, grpc_port):
+    with serving(binary) as (port, grpc_port):
         commands = [[sys.executable, __file__, "--client", client, str(port), str(grpc_port)] for client in ("kserve", "tritonclient")]
         return max([subprocess.run(command, timeout=300).returncode for command in commands])
 

@@ -22,7 +22,7 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 from google.rpc import error_details_pb2
 
-from predict import PARENT, REPOSITORY, Checks, free_port, server
+from harness import PARENT, REPOSITORY, Checks, free_port, server
 
 IMAGENET = f"{PARENT}/imagenet"
 # What a program that sends pictures sets, as the client's own limit for answers is 4 MB.

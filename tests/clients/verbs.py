@@ -26,7 +26,7 @@ from google.cloud.aiplatform_v1.services.prediction_service import transports
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
 
-from predict import PARENT, REPOSITORY, Checks, free_port, server
+from harness import PARENT, REPOSITORY, Checks, free_port, server
 
 LINEAR = f"{PARENT}/linear"
 ROWS = [[1, 2, 3, 4], [5, 6, 7, 8]]
@@ -132,8 +132,8 @@ def container(port, check):
         check(f"container, {headers or 'no content type'}", answer.json() == {"predictions": [[30.5], [70.5]]}, answer.text)
 
 
-def gcloud(port, check, scratch):
-    """The command line, as it is installed."""
+def gcloud_command(port, scratch, *words):
+    """Runs the command line, as it is installed, for this server."""
     environment = {
         **os.environ,
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"http://127.0.0.1:{port}/",
@@ -141,6 +141,11 @@ def gcloud(port, check, scratch):
         "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
         "CLOUDSDK_CONFIG": str(scratch / "gcloud"),
     }
+    command = ["gcloud", *words, "--project=local-project", "--region=us-central1"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def gcloud(port, check, scratch):
     (scratch / "request.json").write_text(json.dumps({"instances": ROWS}))
     (scratch / "direct.json").write_text(json.dumps({"inputs": [{"dtype": "FLOAT", "shape": [1, 4], "floatVal": ROWS[0]}]}))
     for verb, arguments, wanted in [
@@ -149,8 +154,7 @@ def gcloud(port, check, scratch):
         ("explain", [f"--json-request={scratch}/request.json"], '"instanceOutputValue": 30.5'),
         ("direct-predict", [f"--json-request={scratch}/direct.json"], "'floatVal': [30.5]"),
     ]:
-        command = ["gcloud", "ai", "endpoints", verb, "linear", "--project=local-project", "--region=us-central1", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = gcloud_command(port, scratch, "ai", "endpoints", verb, "linear", *arguments)
         check(f"gcloud ai endpoints {verb}", done.returncode == 0 and wanted in done.stdout, (done.stdout + done.stderr)[-200:])
 
 

@@ -140,27 +140,45 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// How long an item takes, guessed from the runs so far: from the longest of them, forgotten by and by, because to guess
-/// too little blocks a thread that others need.
+/// How long a batch takes, guessed from the runs so far: from the longest of those of about its size, forgotten by and by,
+/// because to guess too little blocks a thread that others need. A batch costs far less than as many runs of one item.
 #[derive(Debug)]
 struct Pace {
-    nanoseconds: AtomicU64,
+    /// Nanoseconds of batches of up to 1, 2, 4, ... items; 0 where none ran yet.
+    runs: [AtomicU64; SIZES],
 }
 
+/// The last one holds all that is larger.
+const SIZES: usize = 12;
+
 impl Pace {
+    /// A run of one item takes about so long.
     fn new(run: Duration) -> Self {
-        Self { nanoseconds: AtomicU64::new(nanoseconds(run)) }
+        let pace = Self { runs: std::array::from_fn(|_| AtomicU64::new(0)) };
+        pace.runs[0].store(nanoseconds(run).max(1), Ordering::Relaxed);
+        pace
     }
 
     fn of(&self, items: usize) -> Duration {
-        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed).saturating_mul(items as u64))
+        let size = size_class(items);
+        let known = (0..=size).rev().find_map(|smaller| match self.runs[smaller].load(Ordering::Relaxed) {
+            0 => None,
+            // At worst each item takes its own time.
+            run => Some(run.saturating_mul(1 << (size - smaller))),
+        });
+        Duration::from_nanos(known.unwrap_or(u64::MAX))
     }
 
     fn ran(&self, items: usize, time: Duration) {
-        let now = nanoseconds(time) / items.max(1) as u64;
-        let before = self.nanoseconds.load(Ordering::Relaxed);
-        self.nanoseconds.store(now.max(before - before / 8), Ordering::Relaxed);
+        let run = &self.runs[size_class(items)];
+        let before = run.load(Ordering::Relaxed);
+        run.store(nanoseconds(time).max(before - before / 8).max(1), Ordering::Relaxed);
     }
+}
+
+fn size_class(items: usize) -> usize {
+    let doublings = items.max(1).checked_next_power_of_two().map_or(SIZES, |rounded| rounded.trailing_zeros() as usize);
+    doublings.min(SIZES - 1)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -214,13 +232,23 @@ mod tests {
         let pace = Pace::new(Duration::MAX);
         assert!(pace.of(1) > SHORT);
         let pace = Pace::new(Duration::from_micros(10));
-        assert_eq!(pace.of(3), Duration::from_micros(30));
-        pace.ran(2, Duration::from_millis(2));
-        assert_eq!(pace.of(1), Duration::from_millis(1));
+        assert_eq!(pace.of(3), Duration::from_micros(40));
+        pace.ran(1, Duration::from_millis(2));
+        assert_eq!(pace.of(1), Duration::from_millis(2));
         for _ in 0..100 {
             pace.ran(1, Duration::from_micros(10));
         }
         assert!(pace.of(1) < Duration::from_micros(11));
+    }
+
+    #[test]
+    fn a_batch_is_known_by_batches_of_its_size() {
+        let pace = Pace::new(Duration::from_micros(10));
+        pace.ran(60, Duration::from_micros(30));
+        assert_eq!(pace.of(33), Duration::from_micros(30));
+        assert_eq!(pace.of(65), Duration::from_micros(60));
+        assert_eq!(pace.of(2), Duration::from_micros(20));
+        assert_eq!(Pace::new(Duration::MAX).of(usize::MAX), Duration::from_nanos(u64::MAX));
     }
 
     #[test]

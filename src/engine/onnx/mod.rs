@@ -30,6 +30,7 @@ mod convert;
 mod file;
 mod layout;
 pub mod library;
+mod optimised;
 mod provider;
 mod session;
 mod shared;
@@ -213,7 +214,7 @@ impl OnnxModel {
         let nothing_set = options.workers == 0 && options.threads == 0;
         let own_sessions = has_own_sessions(provider, options);
         let mut weights = match nothing_set && workers > 1 && !own_sessions {
-            true => shared_weights(path),
+            true => shared_weights(environment, path),
             false => None,
         };
         let open = |weights| ModelSession::open(environment, path, provider, threads, options, weights).map(Arc::new);
@@ -293,8 +294,18 @@ impl OnnxModel {
         if let (Some(session), Some(example)) = (&wide, &example) {
             warm(name, session, example, max_batch)?;
         }
+        if let Some(weights) = &weights {
+            weights.all_built();
+        }
         give_back(weights.as_ref());
-        tracing::debug!(model = name, milliseconds = begin.elapsed().as_millis(), wide = wide.is_some(), "warmed");
+        let lent = weights.as_ref().map_or(0, |weights| weights.lent());
+        tracing::debug!(
+            model = name,
+            milliseconds = begin.elapsed().as_millis(),
+            wide = wide.is_some(),
+            lent,
+            "warmed"
+        );
         let (jobs, inbox) = crossbeam_channel::unbounded();
         // Workers that share their session look at the same load.
         let shared = (!has_own_sessions(provider, &options))
@@ -359,8 +370,8 @@ fn warm(name: &str, session: &ModelSession, example: &Example, max_batch: usize)
 }
 
 /// The weights of a model for more sessions than one, where that is possible.
-fn shared_weights(path: &Path) -> Option<Arc<SharedWeights>> {
-    let shared = SharedWeights::map(path).inspect_err(|error| {
+fn shared_weights(environment: &ort::environment::Environment, path: &Path) -> Option<Arc<SharedWeights>> {
+    let shared = SharedWeights::open(environment, path).inspect_err(|error| {
         tracing::debug!(path = %path.display(), %error, "the weights can't be shared between sessions");
     });
     shared.ok().flatten().map(Arc::new)

@@ -21,20 +21,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memmap2::{Mmap, UncheckedAdvice};
 use ort::AsPointer;
+use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
-use ort::session::builder::{PrepackedWeights, SessionBuilder};
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::sys::ONNXTensorElementDataType;
 use ort::value::DynValue;
 use prost::Message;
 use thiserror::Error;
 
 use super::file::{Graph, Initializer, Model, without_weights};
+use super::optimised::Optimised;
 
 /// Smaller initializers are left to each session.
 const LEAST: usize = 64 << 10;
 
-/// What a second session may copy for itself at most, in bytes: the weights whose layout its operators change.
+/// What a second session may copy for itself without further ado, in bytes: the weights whose layout its operators change.
+const LITTLE: usize = 4 << 20;
+
+/// What it may copy at most, where the optimised graph can't be had.
 const COPIED: usize = 32 << 20;
 
 /// Operators that keep weights in a layout of their own, made while the session is built, which can't be shared.
@@ -61,28 +66,50 @@ pub(super) struct SharedWeights {
     values: Vec<(String, Arc<DynValue>)>,
     prepacked: PrepackedWeights,
     maps: Vec<Arc<Mmap>>,
+    /// What is lent, in bytes.
+    lent: usize,
+    /// The model's file is not the one that was given, but what the optimiser made of it.
+    optimised: Option<Optimised>,
 }
 
 impl SharedWeights {
-    /// Maps the weights of a model's file. `None` when a second session would copy too much for itself anyway.
+    /// Maps the weights of a model's file, in the layout that its operators want. `None` when a second session would
+    /// copy too much for itself anyway.
     ///
     /// # Errors
     /// [`WeightsError`].
-    pub(super) fn map(path: &Path) -> Result<Option<Self>, WeightsError> {
+    pub(super) fn open(environment: &Environment, path: &Path) -> Result<Option<Self>, WeightsError> {
+        let (weights, copied) = Self::map(path, &COPYING)?;
+        if copied <= LITTLE {
+            return Ok(Some(weights));
+        }
+        let optimised = Optimised::write(environment, path, LEAST)
+            .map_err(WeightsError::from)
+            .and_then(|optimised| Ok((Self::map(optimised.path(), &[])?.0, optimised)));
+        match optimised {
+            Ok((weights, optimised)) => Ok(Some(Self { optimised: Some(optimised), ..weights })),
+            Err(error) => {
+                tracing::debug!(bytes = copied, %error, "each session keeps its own weights of convolutions");
+                Ok((copied <= COPIED).then_some(weights))
+            }
+        }
+    }
+
+    /// Maps the weights of a file as they are, and counts the bytes of those that each session copies, as it does for the
+    /// operators in `copying`.
+    fn map(path: &Path, copying: &[&str]) -> Result<(Self, usize), WeightsError> {
         let mut files = Files::default();
         let (folder, name) = (path.parent().unwrap_or(Path::new(".")), path.file_name().unwrap_or_default());
         let model = files.bytes(path)?;
         let graph = Model::decode(model.clone())?.graph.unwrap_or_default();
-        let (lent, copied) = graph.divide(folder, &mut files)?;
-        if copied > COPIED {
-            tracing::debug!(bytes = copied, "weights can't be shared between sessions: convolutions copy them");
-            return Ok(None);
-        }
+        let (lent, copied) = graph.divide(folder, &mut files, copying)?;
+        let lent_bytes = lent.iter().map(|weight| weight.bytes.len()).sum();
         let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
         let values = lent.into_iter().map(|weight| weight.into_value(&memory)).collect::<ort::Result<_>>()?;
         let (folder, name) = (folder.canonicalize()?, name.to_string_lossy().into_owned());
         let maps = files.0.into_values().collect();
-        Ok(Some(Self { model, folder, name, values, prepacked: PrepackedWeights::new(), maps }))
+        let prepacked = PrepackedWeights::new();
+        Ok((Self { model, folder, name, values, prepacked, maps, lent: lent_bytes, optimised: None }, copied))
     }
 
     /// Builds a session that has these weights lent.
@@ -92,6 +119,9 @@ impl SharedWeights {
         let mut builder = builder
             .with_prepacked_weights(&self.prepacked)?
             .with_config_entry("session.model_external_initializers_file_folder_path", self.folder.to_string_lossy())?;
+        if self.optimised.is_some() {
+            builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;
+        }
         for (name, value) in &self.values {
             builder = builder.with_initializer(name, value.clone())?;
         }
@@ -99,6 +129,18 @@ impl SharedWeights {
         let model = without_weights(&self.model, &self.name, |name| lent.contains(name))
             .map_err(|error| ort::Error::new(error.to_string()))?;
         builder.commit_from_memory(&model)
+    }
+
+    /// What sessions share, in bytes.
+    pub(super) fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// Removes files that only building a session needs: there will be no further one.
+    pub(super) fn all_built(&self) {
+        if let Some(optimised) = &self.optimised {
+            optimised.remove();
+        }
     }
 
     /// Gives the pages back that building a session has read. They are read again where they are needed.
@@ -175,11 +217,11 @@ impl Weight {
 
 impl Graph {
     /// The initializers that can be lent, and the bytes of those that each session copies.
-    fn divide(self, folder: &Path, files: &mut Files) -> io::Result<(Vec<Weight>, usize)> {
+    fn divide(self, folder: &Path, files: &mut Files, copying: &[&str]) -> io::Result<(Vec<Weight>, usize)> {
         let copying: BTreeSet<&str> = self
             .nodes
             .iter()
-            .filter(|node| COPYING.contains(&&*node.operator))
+            .filter(|node| copying.contains(&&*node.operator))
             .flat_map(|node| node.inputs.iter().map(String::as_str))
             .collect();
         // An initializer that is an input too may be replaced by a caller, so it is no constant.
@@ -253,7 +295,7 @@ mod tests {
     }
 
     fn divide(graph: Graph) -> (Vec<String>, usize) {
-        let (lent, copied) = graph.divide(Path::new("."), &mut Files::default()).unwrap();
+        let (lent, copied) = graph.divide(Path::new("."), &mut Files::default(), &COPYING).unwrap();
         (lent.into_iter().map(|weight| weight.name).collect(), copied)
     }
 

@@ -56,6 +56,11 @@ pub(super) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
     Ok(outline)
 }
 
+/// Width and height of the picture that `outline` describes, divided and rounded up.
+pub(super) fn divided(outline: &Outline<'_>, divisor: usize) -> (usize, usize) {
+    ((outline.width as usize).div_ceil(divisor), (outline.height as usize).div_ceil(divisor))
+}
+
 /// The most memory that decoding takes for each pixel, in bytes: its colours, where it has four components their samples,
 /// and where it comes in several scans their coefficients of 16 bits.
 pub(super) fn bytes_per_pixel(outline: &Outline<'_>) -> u64 {
@@ -65,14 +70,20 @@ pub(super) fn bytes_per_pixel(outline: &Outline<'_>) -> u64 {
     3 + samples + coefficients
 }
 
-/// Decodes the picture that `outline` describes into `out`.
+/// Decodes the picture that `outline` describes into `out`, at its size divided by 1, 2, 4 or 8, which costs a good deal
+/// less than the whole.
 ///
 /// `work` is scratch for four-component pictures.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "buffers and settings of one call; a struct of them would be made for it alone"
+)]
 pub(super) fn decode(
     decoder: &mut Decoder,
     bytes: &[u8],
     outline: &Outline<'_>,
     dct: JpegDct,
+    divisor: usize,
     reference: Reference,
     work: &mut Vec<u8>,
     out: &mut RgbImage,
@@ -87,16 +98,16 @@ pub(super) fn decode(
             });
         }
     }
-    let (width, height) = (outline.width as usize, outline.height as usize);
+    let (width, height) = divided(outline, divisor);
     out.reset(width, height);
     if outline.components == 4 {
         let cmyk = image::grow(work, width * height * 4);
-        decoder.decode(bytes, outline, dct, 4, cmyk)?;
+        decoder.decode(bytes, outline, dct, divisor, 4, cmyk)?;
         let inverted = !EXACT || reference == Reference::Pillow || outline.adobe;
         cmyk_to_rgb(cmyk, out.pixels_mut(), reference, inverted);
         return Ok(());
     }
-    decoder.decode(bytes, outline, dct, 3, out.pixels_mut())
+    decoder.decode(bytes, outline, dct, divisor, 3, out.pixels_mut())
 }
 
 /// Whether the entropy-coded data runs out before an end marker.

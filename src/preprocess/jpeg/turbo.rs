@@ -7,7 +7,7 @@
 use super::super::error::ImageError;
 use super::super::spec::JpegDct;
 use super::markers::Outline;
-use super::{corrupt, ends_early, truncated};
+use super::{corrupt, divided, ends_early, truncated};
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_ulong, c_void};
 use std::ptr::NonNull;
 
@@ -71,16 +71,17 @@ impl Decoder {
     }
 
     /// Decodes to `channels` bytes a pixel: 3 (RGB) or 4 (CMYK as stored), rows without padding.
-    /// `out` has room for exactly the picture that `outline` describes.
+    /// `out` has room for exactly the picture that `outline` describes, at its size divided by 1, 2, 4 or 8 and rounded up.
     pub fn decode(
         &mut self,
         bytes: &[u8],
         outline: &Outline<'_>,
         dct: JpegDct,
+        divisor: usize,
         channels: usize,
         out: &mut [u8],
     ) -> Result<(), ImageError> {
-        let (width, height) = (outline.width as usize, outline.height as usize);
+        let (width, height) = divided(outline, divisor);
         assert_eq!(out.len(), width * height * channels);
         let size = c_ulong::try_from(bytes.len()).map_err(|_| corrupt("it is too long"))?;
         let handle = self.handle()?.as_ptr();
@@ -91,11 +92,11 @@ impl Decoder {
                 JpegDct::Islow => TJFLAG_ACCURATEDCT,
             };
         // Both are below 65,536: no conversion can wrap.
-        let (w, h) = (outline.width as c_int, outline.height as c_int);
+        let (w, h) = (width as c_int, height as c_int);
         // SAFETY: `handle` is live and, as `self` is borrowed mutably, used by nobody else. The
-        // input is read within `size` bytes. The decoder scales or fails so that its picture is at
-        // most w x h whatever the data says, and starts rows `pitch` bytes apart, so it writes
-        // within `out` by the assertion above.
+        // input is read within `size` bytes. The decoder takes the largest of its scales, which are
+        // eighths, whose picture is at most w x h, or fails, whatever the data says, and starts rows
+        // `pitch` bytes apart, so it writes within `out` by the assertion above.
         let status = unsafe {
             tjDecompress2(
                 handle,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, client, root};
 
 mod deployments;
+mod explanations;
 mod state;
 mod steps;
 mod traffic;

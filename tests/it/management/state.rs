@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{LINEAR, PARENT, create, deploy, done, predict, refused, upload};
-use crate::harness::{Builder, client, root};
+use crate::harness::{Builder, client, root, tessera};
 
 /// A server whose state is in a folder that outlives it.
 fn with_state(directory: &std::path::Path) -> Builder {
@@ -102,4 +102,22 @@ async fn a_model_that_is_gone_stops_the_start_or_is_skipped() {
         refused(&server, "POST", &format!("/v1/{endpoint}:predict"), json!({"instances": [[1, 2, 3, 4]]})).await;
     assert_eq!(code, "FAILED_PRECONDITION");
     done(&server, "POST", &format!("/v1/{endpoint}:undeployModel"), json!({"deployedModelId": id})).await;
+}
+
+#[test]
+fn without_any_model_only_a_server_with_a_state_starts() {
+    let mut failing = Builder::with_models(&[]).spawn();
+    assert_eq!(failing.wait(Duration::from_secs(60)).code(), Some(1));
+    let log = failing.log().join("\n");
+    assert!(log.contains("there is no model here") && log.contains("set state.directory"), "{log}");
+    // The usual folder need not be there; one that was named has to be.
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    for (named, is_good) in [(None, true), (Some("elsewhere"), false)] {
+        let mut check = tessera();
+        check.arg("check").current_dir(folder.path()).env("TESSERA__STATE__DIRECTORY", &state);
+        check.args(named.map(|folder| ["--models", folder]).into_iter().flatten());
+        let output = check.output().unwrap();
+        assert_eq!(output.status.success(), is_good, "{named:?}: {output:?}");
+    }
 }
