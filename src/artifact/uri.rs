@@ -81,8 +81,11 @@ impl ArtifactUri {
         if !folder.is_absolute() {
             return Err(wrong("it must be gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, file:///FOLDER or an absolute path"));
         }
-        if folder.components().any(|part| part == Component::ParentDir) || text.contains('\0') {
+        if folder.components().any(|part| part == Component::ParentDir) {
             return Err(wrong("a path must not contain `..`"));
+        }
+        if folder.to_string_lossy().contains(char::is_control) {
+            return Err(wrong("a path must not contain control characters, such as \\0: leave them out"));
         }
         Ok(Self::Folder(folder))
     }
@@ -197,6 +200,8 @@ mod tests {
             "http://abc/x",
             "GS://abc/x",
             "file:///%2e%2e/etc",
+            "file:///models%00",
+            "/models\0",
         ] {
             let error = ArtifactUri::parse(wrong).unwrap_err();
             assert!(matches!(error, ArtifactError::Uri { .. }), "{wrong}: {error}");

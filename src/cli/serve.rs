@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, Uri};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
@@ -23,7 +23,7 @@ use crate::http::middleware::{
     AccessLog, Authorization, OriginError, access_log, authorization, catch_panic, cors, request_id,
 };
 use crate::http::operations::{self, Operations};
-use crate::http::{self, Api, ApiSettings, Failure, RouteAliases};
+use crate::http::{self, Api, ApiSettings, RouteAliases};
 use crate::loader::{Loader, ModelKey};
 use crate::management::{Management, ManagementError, ManagementSettings};
 use crate::observe::{LogControl, LogError, LogSettings, Metrics, start_logging};
@@ -271,11 +271,9 @@ fn guarded(router: Router, guard: Option<Arc<Guard>>) -> Router {
 
 /// The answer to a request that was not let in, in the protocol that the client speaks.
 fn refused(headers: &HeaderMap, uri: &Uri, status: Status) -> Response {
-    let is_plain = ["/v1/models", "/v2/"].iter().any(|face| uri.path().starts_with(face));
-    match () {
-        () if grpc::is_grpc(headers) => grpc::refuse(&status),
-        () if is_plain => http::with_text(Failure(status).into_response()),
-        () => Failure(status).into_response(),
+    match grpc::is_grpc(headers) {
+        true => grpc::refuse(&status),
+        false => http::failed_at(uri.path(), status),
     }
 }
 
@@ -348,7 +346,7 @@ fn api_router(
 async fn not_found(headers: HeaderMap, uri: Uri) -> Response {
     match grpc::is_grpc(&headers) {
         true => grpc::unimplemented(uri).await,
-        false => http::not_found(uri).await.into_response(),
+        false => http::not_found(uri).await,
     }
 }
 

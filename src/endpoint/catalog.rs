@@ -22,6 +22,29 @@ pub struct Catalog {
     defaults: Defaults,
     /// The id of the only endpoint that there was at the start.
     sole: Option<String>,
+    aliases: Arc<Aliases>,
+}
+
+/// The versions that aliases stand for, by the ids of models and the aliases.
+#[derive(Debug, Default)]
+pub struct Aliases(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Aliases {
+    /// The version of a model that has an alias.
+    pub fn version(&self, model: &str, alias: &str) -> Option<&str> {
+        self.0.get(model)?.get(alias).map(String::as_str)
+    }
+}
+
+/// Of model, alias and version.
+impl FromIterator<(String, String, String)> for Aliases {
+    fn from_iter<I: IntoIterator<Item = (String, String, String)>>(aliases: I) -> Self {
+        let mut all = Self::default();
+        for (model, alias, version) in aliases {
+            all.0.entry(model).or_default().insert(alias, version);
+        }
+        all
+    }
 }
 
 impl Catalog {
@@ -30,7 +53,17 @@ impl Catalog {
         let endpoints: BTreeMap<_, _> =
             endpoints.into_iter().map(|endpoint| (endpoint.id.clone(), Arc::new(endpoint))).collect();
         let sole = endpoints.keys().next().filter(|_| endpoints.len() == 1).cloned();
-        Self { endpoints, defaults, sole }
+        Self { endpoints, defaults, sole, aliases: Arc::default() }
+    }
+
+    /// This catalogue with these aliases of versions, in the place of those that it has.
+    pub fn with_aliases(self, aliases: Aliases) -> Self {
+        Self { aliases: Arc::new(aliases), ..self }
+    }
+
+    /// The aliases of versions.
+    pub(super) fn aliases(&self) -> &Arc<Aliases> {
+        &self.aliases
     }
 
     /// This catalogue with an endpoint more, or another one in the place of that of the same id.

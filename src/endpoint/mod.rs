@@ -19,7 +19,7 @@ mod model;
 mod shadow;
 mod traffic;
 
-pub use catalog::{Catalog, Defaults};
+pub use catalog::{Aliases, Catalog, Defaults};
 pub use identity::derived_id;
 pub(crate) use identity::hash;
 pub use model::{NamedModel, Version};

@@ -8,16 +8,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Catalog, DeployedModel, Endpoint, LookupError};
+use super::{Aliases, Catalog, DeployedModel, Endpoint, LookupError};
 
 /// Which version of a model is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version<'a> {
     /// Whichever the name itself stands for.
     Any,
-    /// The one of this number.
+    /// The one of this number, or with this alias.
     Number(&'a str),
-    /// `latest`: the highest. `stable`: the one with the most traffic.
+    /// The one with this alias. Where no version has it, `latest` is the highest, and `stable` the one with the most
+    /// traffic.
     Label(&'a str),
 }
 
@@ -39,6 +40,7 @@ pub struct NamedModel {
     endpoint: Option<Arc<Endpoint>>,
     /// At least one, highest version first.
     versions: Vec<(Arc<Endpoint>, Arc<DeployedModel>)>,
+    aliases: Arc<Aliases>,
 }
 
 impl Catalog {
@@ -73,7 +75,7 @@ impl Catalog {
             (false, endpoint) => {
                 // The order of the declaration stays where versions are equal.
                 versions.sort_by_key(|(_, deployed)| std::cmp::Reverse(deployed.version_number()));
-                Ok(NamedModel { name: name.to_owned(), endpoint, versions })
+                Ok(NamedModel { name: name.to_owned(), endpoint, versions, aliases: self.aliases().clone() })
             }
         }
     }
@@ -87,14 +89,18 @@ impl NamedModel {
     }
 
     /// The deployed model that answers a request for a version, and its endpoint. Without a version, this is a turn of
-    /// the endpoint's traffic split.
+    /// the endpoint's traffic split, or the one of the session.
     ///
     /// # Errors
     /// [`LookupError::UnknownVersion`], [`LookupError::NoTraffic`].
-    pub fn choose(&self, version: Version<'_>) -> Result<(Arc<Endpoint>, Arc<DeployedModel>), LookupError> {
+    pub fn choose(
+        &self,
+        version: Version<'_>,
+        session: Option<&[u8]>,
+    ) -> Result<(Arc<Endpoint>, Arc<DeployedModel>), LookupError> {
         match (version, &self.endpoint) {
             (Version::Any, Some(endpoint)) => {
-                let deployed = endpoint.choose(None).ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?;
+                let deployed = endpoint.choose(session).ok_or_else(|| LookupError::NoTraffic(endpoint.id.clone()))?;
                 Ok((endpoint.clone(), deployed.clone()))
             }
             _ => self.find(version).cloned(),
@@ -110,11 +116,20 @@ impl NamedModel {
     }
 
     fn find(&self, version: Version<'_>) -> Result<&(Arc<Endpoint>, Arc<DeployedModel>), LookupError> {
+        let has_alias = |deployed: &DeployedModel, alias: &str| {
+            let model = deployed.fields.model.rsplit('/').next().unwrap_or_default();
+            self.aliases.version(model, alias) == Some(deployed.version())
+        };
+        let with_alias = |alias: &str| self.versions.iter().find(|(_, deployed)| has_alias(deployed, alias));
+        let of_number = |number: &str| self.versions.iter().find(|(_, deployed)| deployed.version() == number);
         let found = match version {
-            Version::Any | Version::Label("latest") => self.versions.first(),
-            Version::Label("stable") => self.versions.iter().rev().max_by_key(|(_, deployed)| deployed.traffic),
-            Version::Label(_) => None,
-            Version::Number(number) => self.versions.iter().find(|(_, deployed)| deployed.version() == number),
+            Version::Any => self.versions.first(),
+            Version::Label(label) => with_alias(label).or_else(|| match label {
+                "latest" => self.versions.first(),
+                "stable" => self.versions.iter().rev().max_by_key(|(_, deployed)| deployed.traffic),
+                _ => None,
+            }),
+            Version::Number(number) => of_number(number).or_else(|| with_alias(number)),
         };
         found.ok_or_else(|| LookupError::UnknownVersion {
             model: clipped(&self.name),

@@ -5,7 +5,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::Grpc;
 use super::call::Call;
-use crate::protocol::generated::google::cloud::aiplatform::v1::{ExplainRequest, ExplainResponse};
+use crate::protocol::generated::google::cloud::aiplatform::v1::{Explanation, ExplanationSpecOverride};
 use crate::protocol::status::{Code, Status};
 use crate::service::{Chosen, ENDPOINT_ID, Question, SESSION, Target};
 use crate::task::Prediction;
@@ -46,23 +46,20 @@ impl Head {
 }
 
 impl Grpc {
-    /// Finds who answers; counts a call for what isn't here.
-    ///
-    /// # Errors
-    /// The status for the client.
-    pub fn choose(&self, target: Target<'_>) -> Result<Chosen, Status> {
-        self.choose_for(target, None)
-    }
-
-    /// The one of the endpoint that a call names, and of its session.
+    /// The one of the endpoint that a call names.
     ///
     /// # Errors
     /// The status for the client.
     pub fn choose_of(&self, head: &Head, endpoint: &str) -> Result<Chosen, Status> {
-        self.choose_for(Target::Endpoint(head.endpoint(endpoint)?), head.session.as_ref().map(MetadataValue::as_bytes))
+        self.choose(head, Target::Endpoint(head.endpoint(endpoint)?))
     }
 
-    fn choose_for(&self, target: Target<'_>, session: Option<&[u8]>) -> Result<Chosen, Status> {
+    /// Finds who answers, of the call's session where there is a choice; counts a call for what isn't here.
+    ///
+    /// # Errors
+    /// The status for the client.
+    pub fn choose(&self, head: &Head, target: Target<'_>) -> Result<Chosen, Status> {
+        let session = head.session.as_ref().map(MetadataValue::as_bytes);
         self.service.choose_for(target, session).map_err(|error| {
             let status = Status::from(&error);
             self.metrics.answered_unknown(status.http_status().as_u16());
@@ -96,10 +93,7 @@ impl Grpc {
             let parse = received.elapsed();
             let answer = self.service.answer(chosen, question, call.deadline).await;
             let answer = answer.map_err(|error| Status::from(&error))?;
-            let message = write(&answer.predictions, context).map_err(|error| {
-                tracing::error!(%error, "an answer could not be written as a message");
-                Status::new(Code::Internal, "the answer could not be written as a message")
-            })?;
+            let message = write(&answer.predictions, context).map_err(|error| unwritable(&error))?;
             answer.count(&chosen.deployed, &self.metrics, parse, call.arrived.elapsed());
             Ok(message)
         };
@@ -108,7 +102,7 @@ impl Grpc {
 }
 
 impl Grpc {
-    /// Explains predictions, and counts it.
+    /// Explains predictions, and counts it: an explanation for each, and the predictions.
     ///
     /// # Errors
     /// The status for the client.
@@ -116,17 +110,24 @@ impl Grpc {
         &self,
         call: Call,
         chosen: &Chosen,
-        request: ExplainRequest,
-    ) -> Result<ExplainResponse, Status> {
-        let explained = match chosen.check_verbs() {
-            Ok(()) => self.service.explain(chosen, request, self.settings.instances, call.deadline).await,
-            Err(error) => Err(error),
+        read: impl FnOnce() -> Result<Question, Status>,
+        overrides: Option<&ExplanationSpecOverride>,
+    ) -> Result<(Vec<Explanation>, Vec<Prediction>), Status> {
+        let explained = async {
+            chosen.check_verbs().map_err(|error| Status::from(&error))?;
+            let explained = self.service.explain(chosen, read()?, overrides, call.deadline).await;
+            explained.inspect_err(|error| error.log(chosen)).map_err(|error| Status::from(&error))
         };
-        let outcome = explained.inspect_err(|error| error.log(chosen)).map_err(|error| Status::from(&error));
-        let (response, answer) = self.counted(chosen, outcome)?;
+        let (explanations, answer) = self.counted(chosen, explained.await)?;
         answer.count(&chosen.deployed, &self.metrics, std::time::Duration::ZERO, call.arrived.elapsed());
-        Ok(response)
+        Ok((explanations, answer.predictions))
     }
+}
+
+/// The failure of writing an answer, which is a defect of ours.
+pub fn unwritable(error: &serde_json::Error) -> Status {
+    tracing::error!(%error, "an answer could not be written as a message");
+    Status::new(Code::Internal, "the answer could not be written as a message")
 }
 
 /// The metadata by which Vertex says who answered.

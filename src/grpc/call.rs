@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
 
 use super::Grpc;
 use super::management::Host;
-use super::status::to_tonic;
+use super::status::{from_tonic, to_tonic};
 use crate::observe::Metrics;
 use crate::protocol::status::{Code, Status, canonical};
 
@@ -73,25 +75,57 @@ pub async fn accept(State(grpc): State<Arc<Grpc>>, mut request: Request, next: N
         }
         Err(status) => failed(&status),
     };
-    let mut code = grpc_status(response.headers());
-    if code == tonic::Code::OutOfRange as i32 {
-        // What tonic says of a message that is too long.
-        response = failed(&too_long(grpc.settings.message_limit));
-        code = Code::InvalidArgument.number();
-    }
+    let limit = grpc.settings.message_limit;
+    complete(response.headers_mut(), limit);
+    let code = grpc_status(response.headers());
     if code == Code::Unimplemented.number() && !response.headers().contains_key(tonic::Status::GRPC_MESSAGE) {
         // Generated code has no words for a method that it doesn't know.
         response = unimplemented(&path);
     }
     if code != 0 {
         grpc.metrics.error(canonical(code).0);
+        return response;
     }
-    response
+    // What fails later says so in the trailers.
+    response.map(|body| {
+        Body::new(body.map_frame(move |mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                complete(trailers, limit);
+            }
+            frame
+        }))
+    })
 }
 
-/// A message that is too long, in the words of HTTP's refusal.
-pub fn too_long(limit: usize) -> Status {
-    Status::new(Code::InvalidArgument, format!("Request payload size exceeds the limit: {limit} bytes."))
+/// Gives a failure its details, where it is none of ours: a message that can't be read, or what a service says that
+/// comes from a library.
+fn complete(head: &mut HeaderMap, limit: usize) {
+    let has_details = head.contains_key(tonic::Status::GRPC_STATUS_DETAILS);
+    if has_details || !head.contains_key(tonic::Status::GRPC_MESSAGE) || grpc_status(head) == 0 {
+        return;
+    }
+    let Some(status) = tonic::Status::from_header_map(head) else { return };
+    let status = to_tonic(&of_library(&status, limit));
+    // Of a head that says more than the status, the rest stays.
+    if status.add_header(head).is_err() {
+        tracing::error!(%status, "a status could not be written");
+    }
+}
+
+/// A status of the library's, as one of ours. Before a method sees its message there is nothing internal that could
+/// fail: what the library calls so is a message that isn't one.
+fn of_library(status: &tonic::Status, limit: usize) -> Status {
+    match status.code() {
+        tonic::Code::Internal | tonic::Code::DataLoss => {
+            let message = format!("the request can't be read as the method's message: {}", status.message());
+            Status::new(Code::InvalidArgument, message).because("INVALID_REQUEST")
+        }
+        // The words of HTTP's refusal.
+        tonic::Code::OutOfRange => {
+            Status::new(Code::InvalidArgument, format!("Request payload size exceeds the limit: {limit} bytes."))
+        }
+        _ => from_tonic(status),
+    }
 }
 
 /// The answer for a path that is no method.

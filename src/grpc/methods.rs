@@ -9,12 +9,12 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use bytes::{Buf, BufMut, Bytes};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName};
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response};
 
 use super::V1BETA1;
@@ -23,7 +23,7 @@ use super::status::{from_tonic, to_tonic};
 use crate::endpoint::Version;
 use crate::protocol::proto_json;
 use crate::protocol::status::{Code, Status};
-use crate::service::{ENDPOINT_ID, Service, ServiceError, Target};
+use crate::service::{ENDPOINT_ID, SESSION, Service, ServiceError, Target};
 
 /// The services whose methods can be called.
 const CALLABLE: [&str; 3] =
@@ -46,8 +46,9 @@ impl Methods {
     }
 
     /// What a caller says of itself, to be passed on.
-    pub fn authorization<T>(request: &Request<T>) -> Option<MetadataValue<Ascii>> {
-        request.metadata().get(AUTHORIZATION.as_str()).cloned()
+    pub fn passed(headers: &HeaderMap) -> HeaderMap {
+        let kept = [AUTHORIZATION, HeaderName::from_static(SESSION)].into_iter();
+        kept.filter_map(|name| headers.get(&name).cloned().map(|value| (name, value))).collect()
     }
 
     /// Calls `/package.Service/Method` for an endpoint, and gives its answer's bytes with its metadata.
@@ -60,7 +61,7 @@ impl Methods {
         endpoint: &str,
         method: &str,
         input: Bytes,
-        authorization: Option<MetadataValue<Ascii>>,
+        passed: HeaderMap,
         call: Call,
     ) -> Result<Response<Bytes>, tonic::Status> {
         let checked = check(endpoint, method, &input).and_then(|checked| {
@@ -69,12 +70,10 @@ impl Methods {
         });
         let path = checked.map_err(|status| to_tonic(&status))?;
         let mut request = Request::new(input);
+        *request.metadata_mut() = MetadataMap::from_headers(passed);
         request.extensions_mut().insert(call);
         if let Ok(endpoint) = endpoint.parse() {
             request.metadata_mut().insert(ENDPOINT_ID, endpoint);
-        }
-        if let Some(authorization) = authorization {
-            request.metadata_mut().insert(AUTHORIZATION.as_str(), authorization);
         }
         let mut client = tonic::client::Grpc::new(self.services.clone()).max_decoding_message_size(self.message_limit);
         tokio::time::timeout_at(call.deadline, client.unary(request, path, Plain)).await.unwrap_or_else(|_| {
@@ -88,7 +87,7 @@ impl Methods {
     fn check_model(&self, endpoint: &str, model: Option<&str>) -> Result<(), ServiceError> {
         self.service.catalog()?.endpoint(endpoint)?;
         if let Some(model) = model {
-            self.service.within(Target::Endpoint(endpoint), model, Version::Any)?;
+            self.service.within(Target::Endpoint(endpoint), model, Version::Any, None)?;
         }
         Ok(())
     }
@@ -115,9 +114,7 @@ impl Methods {
         headers: &HeaderMap,
         deadline: tokio::time::Instant,
     ) -> Result<Called, Status> {
-        let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.parse().ok());
-        let call = Call::until(deadline);
-        let answer = self.call(endpoint, method, input, authorization, call).await;
+        let answer = self.call(endpoint, method, input, Self::passed(headers), Call::until(deadline)).await;
         let answer = answer.map_err(|status| from_tonic(&status))?;
         let (metadata, output, _) = answer.into_parts();
         Ok(Called { output, headers: metadata.into_headers() })

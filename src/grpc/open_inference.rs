@@ -19,8 +19,8 @@ use crate::protocol::generated::inference::grpc_inference_service_server::GrpcIn
 use crate::protocol::generated::inference::infer_parameter::ParameterChoice;
 use crate::protocol::generated::inference::{self as wire, model_infer_request, model_infer_response};
 use crate::protocol::open_inference::{
-    EXTENSIONS, InferError, InferRequest, ModelMetadata, Parameters, RequestedOutput, TensorMetadata, datatype,
-    type_and_shape,
+    EXTENSIONS, InferError, InferRequest, ModelMetadata, Parameters, RequestedOutput, TensorMetadata, check_memory,
+    datatype, type_and_shape,
 };
 use crate::protocol::status::Status;
 use crate::server::Drain;
@@ -120,8 +120,8 @@ impl GrpcInferenceService for OpenInference {
         &self,
         request: Request<wire::ModelInferRequest>,
     ) -> Result<Response<wire::ModelInferResponse>, tonic::Status> {
-        let call = Head::of(&request, &self.grpc).call;
-        let answer = infer(&self.grpc, call, request.into_inner()).await;
+        let head = Head::of(&request, &self.grpc);
+        let answer = infer(&self.grpc, &head, head.call, request.into_inner()).await;
         answer.map(Response::new).map_err(|status| to_tonic(&status))
     }
 
@@ -131,13 +131,14 @@ impl GrpcInferenceService for OpenInference {
     ) -> Result<Response<BoxStream<wire::ModelStreamInferResponse>>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
         let grpc = self.grpc.clone();
-        let messages = self.streams.until_closing(&grpc.clone(), request.into_inner());
+        let messages = self.streams.until_closing(request.into_inner());
         let answers = in_order(messages, move |message| {
-            let (grpc, call) = (grpc.clone(), head.call.message(grpc.settings.request_timeout));
+            let (grpc, head) = (grpc.clone(), head.clone());
+            let call = head.call.message(grpc.settings.request_timeout);
             async move {
                 let id = message.id.clone();
                 // A request that fails doesn't end the stream.
-                Ok::<_, Status>(match infer(&grpc, call, message).await {
+                Ok::<_, Status>(match infer(&grpc, &head, call, message).await {
                     Ok(answer) => {
                         wire::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }
                     }
@@ -199,11 +200,12 @@ impl GrpcInferenceService for OpenInference {
 /// Answers one request, and counts it.
 async fn infer(
     grpc: &Grpc,
+    head: &Head,
     call: Call,
     mut message: wire::ModelInferRequest,
 ) -> Result<wire::ModelInferResponse, Status> {
     let (name, asked) = (std::mem::take(&mut message.model_name), std::mem::take(&mut message.model_version));
-    let chosen = grpc.choose(Target::Model { name: &name, version: version(&asked) })?;
+    let chosen = grpc.choose(head, Target::Model { name: &name, version: version(&asked) })?;
     let outcome = infer_with(grpc, call, &chosen, name, message).await;
     grpc.counted(&chosen, outcome.map_err(|error| Status::from(&error)))
 }
@@ -258,7 +260,8 @@ fn read(message: wire::ModelInferRequest) -> Result<InferRequest, InferError> {
     }
     let mut raw = raw_input_contents.into_iter();
     let inputs = inputs.into_iter().map(|input| {
-        let model_infer_request::InferInputTensor { name, datatype, shape, contents, .. } = input;
+        let model_infer_request::InferInputTensor { name, datatype, shape, contents, parameters } = input;
+        check_memory("inputs", &name, parameters.keys())?;
         let (element_type, shape) = type_and_shape(&name, &datatype, &shape)?;
         let data = match (raw.next(), contents) {
             (Some(bytes), _) => EncodedData::Binary(bytes),
@@ -269,15 +272,15 @@ fn read(message: wire::ModelInferRequest) -> Result<InferRequest, InferError> {
         };
         Ok(EncodedTensor { name, element_type, shape, data })
     });
-    let output = |output: model_infer_request::InferRequestedOutputTensor| RequestedOutput {
-        name: output.name,
-        parameters: read_parameters(output.parameters),
+    let output = |output: model_infer_request::InferRequestedOutputTensor| {
+        check_memory("outputs", &output.name, output.parameters.keys())?;
+        Ok(RequestedOutput { name: output.name, parameters: read_parameters(output.parameters) })
     };
     Ok(InferRequest {
         id: (!id.is_empty()).then_some(id),
         parameters: read_parameters(parameters),
         inputs: inputs.collect::<Result<_, InferError>>()?,
-        outputs: outputs.into_iter().map(output).collect(),
+        outputs: outputs.into_iter().map(output).collect::<Result<_, InferError>>()?,
     })
 }
 

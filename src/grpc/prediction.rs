@@ -9,7 +9,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Streaming};
 
 use super::Grpc;
-use super::ask::{Head, name_the_model};
+use super::ask::{Head, name_the_model, unwritable};
 use super::methods::Methods;
 use super::status::to_tonic;
 use super::streams::{Streams, in_order};
@@ -173,10 +173,10 @@ impl PredictionService for Predictions {
     ) -> Result<Response<wire::DirectRawPredictResponse>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
         let methods = self.streams.methods()?;
-        let authorization = Methods::authorization(&request);
+        let passed = Methods::passed(request.metadata().as_ref());
         let wire::DirectRawPredictRequest { endpoint, method_name, input } = request.into_inner();
         let endpoint = head.endpoint(&endpoint).map_err(|status| to_tonic(&status))?;
-        let answer = methods.call(endpoint, &method_name, input, authorization, head.call).await?;
+        let answer = methods.call(endpoint, &method_name, input, passed, head.call).await?;
         Ok(answer.map(|output| wire::DirectRawPredictResponse { output }))
     }
 
@@ -185,15 +185,19 @@ impl PredictionService for Predictions {
         request: Request<wire::ExplainRequest>,
     ) -> Result<Response<wire::ExplainResponse>, tonic::Status> {
         let head = Head::of(&request, &self.grpc);
-        let request = request.into_inner();
+        let wire::ExplainRequest {
+            endpoint, instances, parameters, explanation_spec_override, deployed_model_id, ..
+        } = request.into_inner();
+        let limit = self.grpc.settings.instances;
         let outcome = async {
-            let endpoint = head.endpoint(&request.endpoint)?.to_owned();
-            let target = match request.deployed_model_id.clone() {
-                id if id.is_empty() => self.grpc.choose_of(&head, &endpoint)?,
-                id => self.grpc.choose(Target::DeployedModel { endpoint: &endpoint, id: &id })?,
+            let endpoint = head.endpoint(&endpoint)?;
+            let chosen = match deployed_model_id.as_str() {
+                "" => self.grpc.choose_of(&head, endpoint)?,
+                id => self.grpc.choose(&head, Target::DeployedModel { endpoint, id })?,
             };
-            let message = self.grpc.explain(head.call, &target, request).await?;
-            Ok((message, target))
+            let read = || read_values(instances, parameters, limit);
+            let explained = self.grpc.explain(head.call, &chosen, read, explanation_spec_override.as_ref()).await?;
+            Ok((write_explained(&chosen, explained)?, chosen))
         };
         let (message, chosen) = outcome.await.map_err(|status: Status| to_tonic(&status))?;
         let mut response = Response::new(message);
@@ -243,6 +247,21 @@ fn read_values(instances: Vec<Value>, parameters: Option<Value>, limit: usize) -
         .map(|(index, value)| Ok(Instance::Json(json(&value, &|| format!("instances[{index}]"))?)))
         .collect::<Result<_, Status>>()?;
     Ok(Question { instances, parameters, form: Form::Rows })
+}
+
+fn write_explained(
+    chosen: &Chosen,
+    (explanations, predictions): (Vec<wire::Explanation>, Vec<Prediction>),
+) -> Result<wire::ExplainResponse, Status> {
+    Ok(wire::ExplainResponse {
+        explanations,
+        deployed_model_id: chosen.deployed.fields.deployed_model_id.clone(),
+        predictions: predictions
+            .iter()
+            .map(value::from_serialize)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unwritable(&error))?,
+    })
 }
 
 fn write_values(chosen: &Chosen, predictions: &[Prediction]) -> Result<wire::PredictResponse, serde_json::Error> {

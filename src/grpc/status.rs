@@ -30,6 +30,10 @@ pub fn from_tonic(status: &tonic::Status) -> Status {
         tonic::Code::InvalidArgument | tonic::Code::OutOfRange => Code::InvalidArgument,
         tonic::Code::DeadlineExceeded => Code::DeadlineExceeded,
         tonic::Code::NotFound => Code::NotFound,
+        tonic::Code::AlreadyExists => Code::AlreadyExists,
+        tonic::Code::PermissionDenied => Code::PermissionDenied,
+        tonic::Code::Aborted => Code::Aborted,
+        tonic::Code::Unauthenticated => Code::Unauthenticated,
         tonic::Code::ResourceExhausted => Code::ResourceExhausted,
         tonic::Code::FailedPrecondition => Code::FailedPrecondition,
         tonic::Code::Unimplemented => Code::Unimplemented,
@@ -71,6 +75,7 @@ mod tests {
             Status::unavailable("full", Duration::from_secs(3)),
             Status::new(Code::NotFound, "no"),
             Status::new(Code::Unimplemented, "no"),
+            Status::new(Code::PermissionDenied, "no"),
         ] {
             assert_eq!(from_tonic(&to_tonic(&status)), status);
         }

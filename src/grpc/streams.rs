@@ -15,7 +15,7 @@ use tonic::{Request, Response, Streaming};
 
 use super::Grpc;
 use super::ask::Head;
-use super::call::{Call, too_long};
+use super::call::Call;
 use super::methods::Methods;
 use super::status::to_tonic;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
@@ -60,7 +60,7 @@ impl Streams {
         let head = Head::of(&request, grpc);
         let grpc = grpc.clone();
         let mut first: Option<String> = None;
-        let answers = in_order(self.until_closing(&grpc, request.into_inner()), move |message: Q| {
+        let answers = in_order(self.until_closing(request.into_inner()), move |message: Q| {
             let (endpoint, inputs, parameters) = message.into_parts();
             let endpoint = first.get_or_insert(endpoint).clone();
             let (grpc, head) = (grpc.clone(), head.clone());
@@ -81,18 +81,18 @@ impl Streams {
     ) -> Result<Response<BoxStream<Q::Answer>>, tonic::Status> {
         let head = Head::of(&request, grpc);
         let methods = self.methods()?;
-        let authorization = Methods::authorization(&request);
+        let passed = Methods::passed(request.metadata().as_ref());
         let timeout = grpc.settings.request_timeout;
         let mut first: Option<(String, String)> = None;
-        let messages = self.until_closing(grpc, request.into_inner());
+        let messages = self.until_closing(request.into_inner());
         let answers = in_order(messages, move |message: Q| {
             let (endpoint, method, input) = message.into_parts();
             let (endpoint, method) = first.get_or_insert((endpoint, method)).clone();
-            let (methods, head, authorization) = (methods.clone(), head.clone(), authorization.clone());
+            let (methods, head, passed) = (methods.clone(), head.clone(), passed.clone());
             let call = head.call.message(timeout);
             async move {
                 let endpoint = head.endpoint(&endpoint).map_err(|status| to_tonic(&status))?;
-                let answer = methods.call(endpoint, &method, input, authorization, call).await?;
+                let answer = methods.call(endpoint, &method, input, passed, call).await?;
                 Ok::<_, tonic::Status>(Q::Answer::from(answer.into_inner()))
             }
         });
@@ -103,17 +103,14 @@ impl Streams {
     /// the client knows that the rest wasn't.
     pub fn until_closing<Q: Send + 'static>(
         &self,
-        grpc: &Grpc,
         messages: Streaming<Q>,
     ) -> impl Stream<Item = Result<Q, tonic::Status>> + Send + 'static {
-        let limit = grpc.settings.message_limit;
         stream::unfold(Some((messages, self.drain.clone())), move |state| async move {
             let (mut messages, drain) = state?;
             tokio::select! {
                 biased;
                 message = messages.message() => match message {
                     Ok(message) => Some((Ok(message?), Some((messages, drain)))),
-                    Err(status) if status.code() == tonic::Code::OutOfRange => Some((Err(to_tonic(&too_long(limit))), None)),
                     Err(status) => Some((Err(status), None)),
                 },
                 () = drain.closing() => {

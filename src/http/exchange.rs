@@ -15,6 +15,7 @@ use super::middleware::{
 };
 use super::respond::Failure;
 use super::stream::Framing;
+use crate::endpoint::Version;
 use crate::protocol::status::{Code, Status};
 use crate::service::{Answer, Chosen, SESSION, Target};
 
@@ -52,14 +53,21 @@ impl<'a> Exchange<'a> {
         closed(api, &exchange.chosen, outcome)
     }
 
-    /// Finds who answers, then reads the body.
+    /// Finds who answers, unless that is among the request's extensions, then reads the body.
     ///
     /// # Errors
     /// The response that says what is wrong; it has been counted.
     async fn open(api: &'a Api, target: Target<'_>, request: Request) -> Result<Self, Response> {
         let begin = Instant::now();
-        let session = request.headers().get(SESSION).map(HeaderValue::as_bytes).filter(|session| !session.is_empty());
-        let chosen = match api.service.choose_for(target, session) {
+        let already = request
+            .extensions()
+            .get::<Chosen>()
+            .filter(|_| matches!(target, Target::Model { version: Version::Any, .. }));
+        let chosen = match already {
+            Some(chosen) => Ok(chosen.clone()),
+            None => api.service.choose_for(target, session(request.headers())),
+        };
+        let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(error) => {
                 let status = Status::from(&error);
@@ -99,6 +107,11 @@ impl<'a> Exchange<'a> {
         response.headers_mut().insert(SERVER_TIMING, server_timing(stages));
         response
     }
+}
+
+/// What names the session of a request.
+pub fn session(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(SESSION).map(HeaderValue::as_bytes).filter(|session| !session.is_empty())
 }
 
 fn closed(api: &Api, chosen: &Chosen, outcome: Result<Response, Status>) -> Response {

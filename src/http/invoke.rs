@@ -22,9 +22,10 @@ use http::{Method, Uri};
 use serde::Deserialize;
 use tower::ServiceExt;
 
+use super::exchange::session;
 use super::predict::{RawRoute, raw};
 use super::respond::{Failure, json};
-use super::{Api, Segments, failure, models, open_inference};
+use super::{Api, Segments, failure, method_not_allowed, models, not_found, open_inference};
 use crate::protocol::status::{Code, Status};
 use crate::service::{Chosen, Target};
 
@@ -47,6 +48,7 @@ pub fn paths() -> Vec<String> {
 /// The routes.
 pub fn router(api: &Arc<Api>) -> Router {
     let by_name = models::routes().merge(open_inference::routes()).into_router().with_state(api.clone());
+    let by_name = by_name.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
     let router = paths().iter().fold(Router::new(), |router, path| router.route(path, any(invoke)));
     router.with_state(Arc::new(Invoke { api: api.clone(), by_name }))
 }
@@ -68,7 +70,7 @@ async fn invoke(
         Some(id) => Target::DeployedModel { endpoint: &asked.endpoint, id },
         None => Target::Endpoint(&asked.endpoint),
     };
-    let chosen = match invoke.api.service.choose(target) {
+    let chosen = match invoke.api.service.choose_for(target, session(request.headers())) {
         Ok(chosen) => chosen,
         Err(error) => return failure(error).into_response(),
     };
@@ -89,7 +91,7 @@ async fn invoke(
         ("predict", _) => Failure(Status::method_not_allowed("POST")).into_response(),
         // Whoever is chosen is loaded.
         ("health", &Method::GET | &Method::HEAD) => json(br#"{"status":"READY"}"#.to_vec()),
-        (path, _) if names(path, &chosen) => forward(invoke.by_name.clone(), path, request).await,
+        (path, _) if names(path, &chosen) => forward(invoke.by_name.clone(), path, chosen, request).await,
         _ => Failure(unknown(&chosen)).into_response(),
     }
 }
@@ -102,7 +104,9 @@ fn names(path: &str, chosen: &Chosen) -> bool {
     named.is_some_and(is_own) || matches!(path, "v2" | "v2/health/live" | "v2/health/ready")
 }
 
-async fn forward(routes: Router, path: &str, mut request: Request) -> Response {
+async fn forward(routes: Router, path: &str, chosen: Chosen, mut request: Request) -> Response {
+    // So that nobody chooses again by the model's name.
+    request.extensions_mut().insert(chosen);
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let Ok(uri) = Uri::try_from(format!("/{path}{query}")) else {
         return Failure(Status::new(Code::NotFound, "the path can't be read")).into_response();

@@ -17,6 +17,7 @@ use crate::management::{Caller, Version};
 use crate::protocol::generated::google::longrunning::{ListOperationsRequest, Operation, WaitOperationRequest};
 use crate::protocol::proto_json::{self, ProtoJsonError};
 use crate::protocol::status::{Code, Status};
+use crate::protocol::unique;
 use crate::server::Encrypted;
 
 /// What can be asked of an endpoint beside predictions.
@@ -42,6 +43,8 @@ pub async fn handle(api: &Api, version: Version, path: &str, request: Request) -
 struct Asked {
     version: Version,
     method: Method,
+    /// As it was asked for, which need not be by the version.
+    path: String,
     query: Map<String, Value>,
     body: Value,
     caller: Caller,
@@ -51,7 +54,7 @@ async fn answer(api: &Api, version: Version, path: &str, request: Request) -> Re
     let ResourceVerb { resource, verb } = ResourceVerb::split(path);
     let segments: Vec<&str> = resource.split('/').collect();
     let ["projects", project, "locations", location, rest @ ..] = &segments[..] else {
-        return Err(unknown(path));
+        return Err(unknown(request.uri().path()));
     };
     let parent = format!("projects/{project}/locations/{location}");
     let asked = read(api, version, request).await?;
@@ -120,9 +123,9 @@ async fn answer(api: &Api, version: Version, path: &str, request: Request) -> Re
         }
         (["models" | "endpoints", _], Some(_), _) => match KNOWN_VERBS.iter().find(|(known, _)| Some(*known) == verb) {
             Some((_, allowed)) => Err(Status::method_not_allowed(allowed)),
-            None => Err(unknown(path)),
+            None => Err(unknown(&asked.path)),
         },
-        _ => Err(unknown(path)),
+        _ => Err(unknown(&asked.path)),
     }
 }
 
@@ -169,17 +172,18 @@ async fn operations(
         (true, None, _) => Err(Status::method_not_allowed("GET")),
         (false, None, _) => Err(Status::method_not_allowed("GET, DELETE")),
         (false, Some("cancel" | "wait"), _) => Err(Status::method_not_allowed("POST")),
-        _ => Err(unknown(resource)),
+        _ => Err(unknown(&asked.path)),
     }
 }
 
 fn unknown(path: &str) -> Status {
     let path: String = path.chars().take(100).collect();
-    Status::new(Code::NotFound, format!("there is nothing at /v1/{path} for this server"))
+    Status::new(Code::NotFound, format!("there is nothing at {path} for this server"))
 }
 
 async fn read(api: &Api, version: Version, request: Request) -> Result<Asked, Status> {
     let method = request.method().clone();
+    let path = request.uri().path().to_owned();
     let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
     let scheme = if request.extensions().get::<Encrypted>().is_some() { "https" } else { "http" };
@@ -189,13 +193,14 @@ async fn read(api: &Api, version: Version, request: Request) -> Result<Asked, St
     let bytes = read_body(request, limits).await?;
     let body = match bytes.iter().all(u8::is_ascii_whitespace) {
         true => json!({}),
-        false => serde_json::from_slice(&bytes)
+        false => unique::check(&mut serde_json::Deserializer::from_slice(&bytes))
+            .and_then(|()| serde_json::from_slice(&bytes))
             .map_err(|error| Status::new(Code::InvalidArgument, format!("the body is not valid JSON: {error}")))?,
     };
     if !body.is_object() {
         return Err(Status::new(Code::InvalidArgument, "the body must be a JSON object"));
     }
-    Ok(Asked { version, method, query, body, caller })
+    Ok(Asked { version, method, path, query, body, caller })
 }
 
 /// The parameters that are fields. What every Google API takes besides means nothing here, and `force` is for clients:

@@ -37,7 +37,7 @@ mod table;
 mod wrapped;
 
 use predict::RawRoute;
-pub use respond::{Failure, with_text};
+pub use respond::Failure;
 use routes::{Action, ResourceVerb, Verb, action};
 use table::Routes;
 
@@ -93,14 +93,23 @@ fn routes() -> Routes<Arc<Api>> {
 }
 
 /// The answer for a path that doesn't exist.
-pub async fn not_found(uri: Uri) -> Failure {
+pub async fn not_found(uri: Uri) -> Response {
     let path: String = uri.path().chars().take(100).collect();
-    Failure(Status::new(Code::NotFound, format!("there is nothing at {path}; GET / lists what is served here")))
+    let status = Status::new(Code::NotFound, format!("there is nothing at {path}; GET / lists what is served here"));
+    failed_at(uri.path(), status)
 }
 
-/// The answer for a method that a path doesn't take.
-pub async fn method_not_allowed() -> Failure {
-    Failure(Status::method_not_allowed("GET, HEAD"))
+/// The answer for a method that a path doesn't take. Those that take anything but reading check it themselves.
+pub async fn method_not_allowed(uri: Uri) -> Response {
+    failed_at(uri.path(), Status::method_not_allowed("GET, HEAD"))
+}
+
+/// A failure in the form that belongs to a path: TensorFlow Serving's, KServe's and Triton's is `{"error": "text"}`.
+pub fn failed_at(path: &str, status: Status) -> Response {
+    let is_below =
+        |face: &str| path.strip_prefix(face).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']));
+    let response = Failure(status).into_response();
+    if ["/v1/models", "/v2"].into_iter().any(is_below) { respond::with_text(response) } else { response }
 }
 
 async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {

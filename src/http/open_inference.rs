@@ -17,13 +17,14 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::exchange::{Exchange, unwritable};
+use super::exchange::{Exchange, session, unwritable};
+use super::middleware::{BodyLimits, read_body};
 use super::respond::{Failure, error_as_text, json};
 use super::table::Routes;
 use super::{Api, Segments, failure, lookup_failure};
@@ -31,7 +32,7 @@ use crate::endpoint::Version;
 use crate::protocol::open_inference::{
     self as wire, BINARY_MEDIA_TYPE, BinarySize, EXTENSIONS, HEADER_LENGTH, InferError, InferResponse, OutputTensor,
 };
-use crate::protocol::status::Status;
+use crate::protocol::status::{Code, Status};
 use crate::service::open_inference::{self, metadata};
 use crate::service::{ServiceError, Target};
 use crate::task::FlatView;
@@ -39,7 +40,7 @@ use crate::task::FlatView;
 const LENGTH: HeaderName = HeaderName::from_static(HEADER_LENGTH);
 
 /// Names another route for a request to a predict route; see [`redirect`].
-const REDIRECT: HeaderName = HeaderName::from_static("x-vertex-ai-triton-redirect");
+pub const REDIRECT: HeaderName = HeaderName::from_static("x-vertex-ai-triton-redirect");
 
 /// The routes, with their own form of errors.
 pub fn routes() -> Routes<Arc<Api>> {
@@ -47,7 +48,7 @@ pub fn routes() -> Routes<Arc<Api>> {
         .route("/v2", get(server))
         .route("/v2/models", get(list))
         .route("/v2/models/stats", get(all_statistics))
-        .route("/v2/repository/index", post(index))
+        .route("/v2/repository/index", any(index))
         .route("/v2/repository/models/{model}/load", any(repository))
         .route("/v2/repository/models/{model}/unload", any(repository));
     for version in ["", "/versions/{version}"] {
@@ -157,7 +158,24 @@ fn statistics_of(api: &Api, model: Option<&str>, version: Version<'_>) -> Result
     Ok(json(json!({ "model_stats": models }).to_string().into_bytes()))
 }
 
-async fn index(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
+/// All models, as only those that are ready are here; the body may ask for these alone.
+async fn index(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Failure> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default, rename = "ready")]
+        _ready: bool,
+    }
+    if request.method() != Method::POST {
+        return Err(Failure(Status::method_not_allowed("POST")));
+    }
+    let limits = BodyLimits { bytes: api.settings.body_limit, timeout: api.settings.body_timeout };
+    let body = read_body(request, limits).await.map_err(Status::from)?;
+    if !body.trim_ascii().is_empty() {
+        serde_json::from_slice::<Body>(&body).map_err(|error| {
+            let message = format!("the body must be empty or an object, as in {{\"ready\": true}}: {error}");
+            Status::new(Code::InvalidArgument, message)
+        })?;
+    }
     let catalog = api.service.catalog().map_err(failure)?;
     let models: Vec<_> = open_inference::index(&catalog)
         .into_iter()
@@ -284,7 +302,8 @@ pub async fn redirect(api: &Api, target: Target<'_>, request: Request) -> Result
             return Ok(Failure(Status::bad_field("X-Vertex-Ai-Triton-Redirect", message)).into_response());
         }
     };
-    Ok(match api.service.within(target, name, version.map_or(Version::Any, Version::Number)) {
+    let session = session(request.headers());
+    Ok(match api.service.within(target, name, version.map_or(Version::Any, Version::Number), session) {
         Ok((endpoint, id)) if last == "infer" => {
             let target = Target::DeployedModel { endpoint: &endpoint, id: &id };
             exchanged(api, target, name, Length::MediaType, request).await

@@ -23,7 +23,7 @@ pub async fn error_as_text(response: Response) -> Response {
 }
 
 /// The same for one response.
-pub fn with_text(mut response: Response) -> Response {
+pub(super) fn with_text(mut response: Response) -> Response {
     if let Some(Failure(status)) = response.extensions().get() {
         let text = serde_json::json!({ "error": status.message }).to_string();
         response.headers_mut().remove(CONTENT_LENGTH);

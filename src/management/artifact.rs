@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::artifact::ArtifactError;
 use crate::protocol::status::{Code, Status};
-use crate::repository::{ModelFolder, RepositoryError, find_models};
+use crate::repository::{ModelFolder, RepositoryError, find_in_artifact};
 
 /// The folder as that of a model's version. It may hold the model itself, or, as a repository would, one folder with it.
 pub fn folder(uri: &str, directory: &Path, model: &str, version: u64) -> Result<ModelFolder, Status> {
@@ -13,7 +13,7 @@ pub fn folder(uri: &str, directory: &Path, model: &str, version: u64) -> Result<
         status.message = status.message.replace(&*directory.to_string_lossy(), uri);
         status
     };
-    let mut found = find_models(directory).map_err(named)?;
+    let mut found = find_in_artifact(directory).map_err(named)?;
     if let Some(problem) = found.problems.into_iter().next() {
         return Err(named(problem));
     }

@@ -15,7 +15,7 @@ use crate::protocol::status::{Code, Status};
 
 use super::filter::Filtered;
 use super::listing::{self, Listed, Query};
-use super::models::{check_display_name, check_etag, deleted, kept};
+use super::models::{check_display_name, check_etag, check_labels, deleted, kept};
 use super::names::{self, Name, id_of};
 use super::operations::{any, done, generic};
 use super::state::{Change, State, shown};
@@ -56,6 +56,7 @@ impl Management {
             let parent = names::parent("parent", &request.parent)?;
             let asked = request.endpoint.ok_or_else(missing)?;
             check_display_name("endpoint.display_name", &asked.display_name)?;
+            check_labels("endpoint.labels", &asked.labels)?;
             let writer = this.writer.lock().await;
             let (state, now) = (this.state()?, names::now());
             let id = new_id(&state, &request.endpoint_id)?;
@@ -213,7 +214,10 @@ impl Management {
                     endpoint.display_name.clone_from(&asked.display_name);
                 }
                 "description" => endpoint.description.clone_from(&asked.description),
-                "labels" => endpoint.labels.clone_from(&asked.labels),
+                "labels" => {
+                    check_labels("endpoint.labels", &asked.labels)?;
+                    endpoint.labels.clone_from(&asked.labels);
+                }
                 "traffic_split" => {
                     let deployed = endpoint.deployed_models.iter().map(|deployed| deployed.id.as_str());
                     let split = split::checked("endpoint.traffic_split", &asked.traffic_split, deployed, None)?;

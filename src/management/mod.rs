@@ -171,7 +171,7 @@ impl Management {
                 "models and endpoints that are made over the API are kept in memory only; state.directory keeps them"
             ),
         }
-        self.service.publish(catalog);
+        self.service.publish(catalog.with_aliases(state.aliases()));
         self.state.store(Some(Arc::new(state)));
         Ok(self.service.catalog().unwrap_or_default())
     }
@@ -282,8 +282,14 @@ impl From<RepositoryError> for Status {
     fn from(error: RepositoryError) -> Self {
         let message = match &error {
             RepositoryError::NoModels(_) => {
-                "there is no model.onnx in the artifact's folder (for images it also holds config.json and \
-                 preprocessor_config.json)"
+                "there is no model.onnx in the artifact's folder; looked for were model.onnx, onnx/model.onnx and the \
+                 same in folders one and two levels below (for images they also hold config.json and \
+                 preprocessor_config.json). artifactUri must name the folder that holds the model"
+                    .to_owned()
+            }
+            RepositoryError::TooMany(_) => {
+                "there is too much in the artifact's folder for it to be a model's: artifactUri must name the folder that \
+                 holds model.onnx"
                     .to_owned()
             }
             RepositoryError::Unreadable { reason, .. } => format!("the artifact can't be read: {reason}"),

@@ -1,9 +1,11 @@
 //! `ModelService`: models, their versions and aliases.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost_types::Timestamp;
 
+use crate::artifact::ArtifactUri;
 use crate::auth;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{
     DeleteModelRequest, DeleteModelVersionRequest, DeleteOperationMetadata, DeployedModelRef, GetModelRequest,
@@ -33,6 +35,48 @@ pub fn check_display_name(field: &str, name: &str) -> Result<(), Status> {
             Err(Status::bad_field(field, format!("{field} has {count} characters; it may have up to {NAME_LENGTH}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// The most labels of a resource, and the most characters of a label's key and of its value.
+const LABELS: usize = 64;
+const LABEL_LENGTH: usize = 63;
+
+/// Refuses labels that Vertex AI would not take: letters that aren't upper-case ones, digits, `-` and `_`; a key begins
+/// with a letter, a value may be empty.
+pub fn check_labels(field: &str, labels: &HashMap<String, String>) -> Result<(), Status> {
+    let is_letter = |character: char| character.is_alphabetic() && !character.is_uppercase();
+    let is_other = |character: char| character.is_numeric() || matches!(character, '-' | '_');
+    let is_label = |text: &str| {
+        text.chars().count() <= LABEL_LENGTH
+            && text.chars().all(|character| is_letter(character) || is_other(character))
+    };
+    if labels.len() > LABELS {
+        return Err(Status::bad_field(field, format!("{field} has {} entries; there may be {LABELS}", labels.len())));
+    }
+    for (key, value) in labels {
+        let field = format!("{field}[{:?}]", shown(key));
+        let rule = format!("up to {LABEL_LENGTH} lower-case letters, digits, hyphens and underscores");
+        if !is_label(key) || !key.starts_with(is_letter) {
+            let message = format!("{field} can't be a label's key, which has {rule}, and begins with a letter");
+            return Err(Status::bad_field(field, message));
+        }
+        if !is_label(value) {
+            let message = format!("{field} is {:?}; a label's value has {rule}", shown(value));
+            return Err(Status::bad_field(field, message));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what can't be an artifact's URI. None at all is for a model whose files come otherwise.
+fn check_artifact(field: &str, uri: &str) -> Result<(), Status> {
+    match uri.is_empty() {
+        true => Ok(()),
+        false => match ArtifactUri::parse(uri) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Status::bad_field(field, format!("{field}: {error}"))),
+        },
     }
 }
 
@@ -93,6 +137,8 @@ impl Management {
         let parent = names::parent("parent", &request.parent)?;
         let asked = request.model.ok_or_else(|| missing("model"))?;
         check_display_name("model.display_name", &asked.display_name)?;
+        check_labels("model.labels", &asked.labels)?;
+        check_artifact("model.artifact_uri", &asked.artifact_uri)?;
         check_invoke(asked.container_spec.as_ref())?;
         let aliases = AliasChange::parse("model.version_aliases", &asked.version_aliases)?;
         let writer = self.writer.lock().await;
@@ -216,6 +262,9 @@ impl Management {
         let fields = masks::to_update(request.update_mask.as_ref(), changeable)?;
         if fields.contains(&"display_name") {
             check_display_name("model.display_name", &asked.display_name)?;
+        }
+        if fields.contains(&"labels") {
+            check_labels("model.labels", &asked.labels)?;
         }
         let writer = self.writer.lock().await;
         let (state, now) = (self.state()?, names::now());

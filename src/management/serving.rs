@@ -133,7 +133,7 @@ pub fn healthy() -> Option<Health> {
 impl Management {
     /// Makes the catalogue follow a change. `loaded` is a model that has just been loaded, with its deployed id.
     pub(super) fn serve(&self, state: &State, change: &Change, loaded: Option<(&str, Arc<ServedModel>)>) {
-        if change.endpoints.is_empty() {
+        if change.endpoints.is_empty() && change.models.is_empty() {
             return;
         }
         let mut catalog = self.service.catalog().map(|catalog| Catalog::clone(&catalog)).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Management {
             let ids = earlier.map(|deployed| deployed.fields.deployed_model_id.clone());
             gone.extend(ids.filter(|deployed| !is_left(deployed)).map(|deployed| (id.clone(), deployed)));
         }
-        self.service.publish(catalog);
+        self.service.publish(catalog.with_aliases(state.aliases()));
         for (endpoint, deployed) in gone {
             self.metrics.remove_deployed_model(&endpoint, &deployed);
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::endpoint::Aliases;
 use crate::loader::ModelKey;
 use crate::protocol::generated::google::cloud::aiplatform::v1::{DeployedModelRef, Endpoint, Model};
 use crate::protocol::generated::google::longrunning::Operation;
@@ -103,6 +104,15 @@ impl State {
             };
         }
         state
+    }
+
+    /// The versions that aliases stand for.
+    pub fn aliases(&self) -> Aliases {
+        let versions = self.models.iter().flat_map(|(id, entry)| entry.value.versions.iter().map(move |own| (id, own)));
+        let aliases = versions.flat_map(|(id, version)| {
+            version.version_aliases.iter().map(move |alias| (id.clone(), alias.clone(), version.version_id.clone()))
+        });
+        aliases.collect()
     }
 
     /// The model of a name.

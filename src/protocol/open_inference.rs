@@ -11,6 +11,7 @@
 //! JSON ends.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,23 @@ pub struct RequestedOutput {
 }
 
 impl InferRequest {
+    /// The time that the request gives itself, in microseconds; 0 is none of its own.
+    ///
+    /// # Errors
+    /// [`InferError::Field`].
+    pub fn timeout(&self) -> Result<Option<Duration>, InferError> {
+        match self.parameters.get("timeout") {
+            None | Some(Value::Null) => Ok(None),
+            Some(timeout) => match timeout.as_u64() {
+                Some(0) => Ok(None),
+                Some(microseconds) => Ok(Some(Duration::from_micros(microseconds))),
+                None => {
+                    Err(InferError::field("parameters.timeout", "must be a whole number of microseconds, 0 or more"))
+                }
+            },
+        }
+    }
+
     /// Whether an output is to be given back in binary form.
     pub fn is_binary(&self, output: &str) -> bool {
         let requested = self.outputs.iter().find(|requested| requested.name == output);
@@ -155,6 +173,25 @@ pub fn type_and_shape(input: &str, name: &str, shape: &[i64]) -> Result<(Element
     Ok((element_type, shape))
 }
 
+/// Refuses a tensor, one of the `inputs` or `outputs`, that is to travel by memory which client and server share: there
+/// is none here, and a client that asked for it would not look at the answer.
+///
+/// # Errors
+/// [`InferError::Field`].
+pub fn check_memory<'a>(
+    list: &str,
+    name: &str,
+    parameters: impl IntoIterator<Item = &'a String>,
+) -> Result<(), InferError> {
+    match parameters.into_iter().find(|parameter| parameter.starts_with("shared_memory_")) {
+        None => Ok(()),
+        Some(parameter) => {
+            let message = "is not supported: there is no shared memory here, so send and take the data itself";
+            Err(InferError::field(format!("{list}.{}.parameters.{}", clipped(name), clipped(parameter)), message))
+        }
+    }
+}
+
 /// Parses the body of `infer`, of which the first `header_length` bytes are JSON, or all.
 ///
 /// # Errors
@@ -202,6 +239,7 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferRequest,
     }
     let mut tensors = Vec::with_capacity(inputs.len());
     for Input { name, datatype, shape, parameters, data } in inputs {
+        check_memory("inputs", &name, parameters.keys())?;
         let (element_type, shape) = type_and_shape(&name, &datatype, &shape)?;
         let wrong =
             |part: &str, message: String| Err(InferError::field(format!("inputs.{}.{part}", clipped(&name)), message));
@@ -216,9 +254,6 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferRequest,
                 None => return wrong("parameters.binary_data_size", "must be a number of bytes".to_owned()),
             },
             (Some(_), Some(_)) => return wrong("data", "and its binary_data_size can't stand together".to_owned()),
-            (None, None) if parameters.contains_key("shared_memory_region") => {
-                return wrong("parameters.shared_memory_region", "is not supported: send the data".to_owned());
-            }
             (None, None) => return wrong("data", "is missing, and there is no binary_data_size".to_owned()),
         };
         tensors.push(EncodedTensor { name, element_type, shape, data });
@@ -227,8 +262,12 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferRequest,
         let message = format!("leaves {} bytes that belong to no input", rest.len());
         return Err(InferError::field("binary_data_size", message));
     }
-    let output = |Output { name, parameters }| RequestedOutput { name, parameters };
-    Ok(InferRequest { id, parameters, inputs: tensors, outputs: outputs.into_iter().map(output).collect() })
+    let output = |Output { name, parameters }| {
+        check_memory("outputs", &name, parameters.keys())?;
+        Ok(RequestedOutput { name, parameters })
+    };
+    let outputs = outputs.into_iter().map(output).collect::<Result<_, InferError>>()?;
+    Ok(InferRequest { id, parameters, inputs: tensors, outputs })
 }
 
 /// The JSON of an answer; of the binary extension, the part before the bytes.
@@ -337,6 +376,13 @@ mod tests {
             (&tensor(r#""parameters":{"binary_data_size":-2}"#), &[1], "a number of bytes"),
             (&tensor(r#""data":[1]"#), &[1, 2], "leaves 2 bytes"),
             (&tensor(r#""parameters":{"shared_memory_region":"r"}"#), &[], "not supported"),
+            (&tensor(r#""data":[1],"parameters":{"shared_memory_region":"r"}"#), &[], "inputs.a.parameters.shared"),
+            (
+                r#"{"inputs":[{"name":"a","shape":[1],"datatype":"INT8","data":[1]}],
+                    "outputs":[{"name":"y","parameters":{"shared_memory_byte_size":4}}]}"#,
+                &[],
+                "outputs.y.parameters.shared_memory_byte_size is not supported",
+            ),
             (
                 r#"{"inputs":[{"name":"a","shape":[1],"datatype":"BF16","data":[1]}]}"#,
                 &[],
@@ -349,6 +395,19 @@ mod tests {
         }
         let error = parse(&Bytes::from_static(b"{}"), Some(3)).unwrap_err().to_string();
         assert!(error.contains("the body has 2 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_timeout_is_in_microseconds() {
+        let timeout = |value: Value| {
+            let parameters = Parameters::from([("timeout".to_owned(), value)]);
+            InferRequest { parameters, ..InferRequest::default() }.timeout()
+        };
+        assert_eq!(timeout(1500.into()), Ok(Some(Duration::from_micros(1500))));
+        assert_eq!((timeout(0.into()), InferRequest::default().timeout()), (Ok(None), Ok(None)));
+        for wrong in [Value::from(-1), 0.5.into(), "1".into(), true.into()] {
+            assert!(timeout(wrong.clone()).unwrap_err().to_string().contains("parameters.timeout"), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! proto3 JSON: Google's messages from and to the JSON of their REST API.
 //!
 //! Read by the rules of <https://protobuf.dev/programming-guides/json/>: lowerCamelCase and snake_case, enums by name and
-//! by number, 64-bit integers as strings and as numbers, base64 in both alphabets; an unknown field is an error. Written
+//! by number, 64-bit integers as strings and as numbers, base64 in both alphabets; an unknown field is an error, and so is one that is given twice. Written
 //! in lowerCamelCase, without fields that have their default.
 
 use std::sync::LazyLock;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::generated::DESCRIPTORS;
+use super::unique;
 
 /// Why a message and JSON did not fit together.
 #[derive(Debug, Error)]
@@ -55,6 +56,9 @@ pub fn read<M: Message + Name + Default>(json: &[u8]) -> Result<M, ProtoJsonErro
     if json.iter().all(u8::is_ascii_whitespace) {
         return Ok(M::default());
     }
+    let descriptor = descriptor::<M>().map_err(|reason| read_error::<M>(&reason))?;
+    unique::check_message(&mut serde_json::Deserializer::from_slice(json), &descriptor)
+        .map_err(|reason| read_error::<M>(&reason))?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let message = dynamic::<M, _>(&mut deserializer, true)?;
     deserializer.end().map_err(|reason| read_error::<M>(&reason))?;
@@ -66,6 +70,8 @@ pub fn read<M: Message + Name + Default>(json: &[u8]) -> Result<M, ProtoJsonErro
 /// # Errors
 /// [`ProtoJsonError::Read`].
 pub fn from_value<M: Message + Name + Default>(json: Value, strict: bool) -> Result<M, ProtoJsonError> {
+    let descriptor = descriptor::<M>().map_err(|reason| read_error::<M>(&reason))?;
+    unique::check_message(&json, &descriptor).map_err(|reason| read_error::<M>(&reason))?;
     dynamic::<M, _>(json, strict)?.transcode_to().map_err(|reason| read_error::<M>(&reason))
 }
 

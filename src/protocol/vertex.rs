@@ -93,28 +93,58 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
         Top::List(_) => return Err(RequestError::NotAnObject("a list")),
         Top::Other(kind) => return Err(RequestError::NotAnObject(kind)),
     };
-    if let Some(field) = top.twice {
+    if let (Surface::Api, None, Some(field)) = (surface, &top.twice, &top.unknown) {
+        return Err(RequestError::Unknown(field.clone()));
+    }
+    request(body, top, limit)
+}
+
+fn request(body: &Bytes, fields: Fields<'_>, limit: usize) -> Result<PredictRequest, RequestError> {
+    if let Some(field) = fields.twice {
         return Err(RequestError::Twice(field));
     }
-    if let (Surface::Api, Some(field)) = (surface, top.unknown) {
-        return Err(RequestError::Unknown(field));
-    }
-    let instances = top.instances.ok_or(RequestError::NoInstances)?.list(limit)?;
+    let instances = fields.instances.ok_or(RequestError::NoInstances)?.list(limit)?;
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
     Ok(PredictRequest {
         instances: instances.into_iter().map(slice).collect(),
-        parameters: top.parameters.filter(|raw| raw.get() != "null").map(slice),
+        parameters: fields.parameters.filter(|raw| raw.get() != "null").map(slice),
     })
+}
+
+/// Parses a body that has other fields beside, whose JSON, an object of them, is given back.
+///
+/// # Errors
+/// [`RequestError`].
+pub(super) fn parse_with_others(body: &Bytes, limit: usize) -> Result<(PredictRequest, Vec<u8>), RequestError> {
+    let mut fields = match scan(body, TopLevel { limit, keeps_others: true })? {
+        Top::Object(fields) => fields,
+        Top::List(_) => return Err(RequestError::NotAnObject("a list")),
+        Top::Other(kind) => return Err(RequestError::NotAnObject(kind)),
+    };
+    let mut rest = b"{".to_vec();
+    for (name, value) in std::mem::take(&mut fields.others) {
+        if rest.len() > 1 {
+            rest.push(b',');
+        }
+        let name = serde_json::Value::from(name).to_string();
+        rest.extend([name.as_bytes(), b":", value.get().as_bytes()].into_iter().flatten());
+    }
+    rest.push(b'}');
+    Ok((request(body, fields, limit)?, rest))
 }
 
 /// Scans a body once, without a judgement on its fields.
 pub(super) fn read_top(body: &[u8], limit: usize) -> Result<Top<'_>, RequestError> {
+    scan(body, TopLevel { limit, keeps_others: false })
+}
+
+fn scan(body: &[u8], top: TopLevel) -> Result<Top<'_>, RequestError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(RequestError::Empty);
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     deserializer
-        .deserialize_any(TopLevel { limit })
+        .deserialize_any(top)
         .and_then(|top| deserializer.end().map(|()| top))
         .map_err(|error| RequestError::NotJson(error.to_string()))
 }
@@ -135,6 +165,7 @@ pub(super) struct Fields<'a> {
     pub(super) signature_name: Option<&'a RawValue>,
     pub(super) unknown: Option<String>,
     pub(super) twice: Option<String>,
+    pub(super) others: Vec<(String, &'a RawValue)>,
 }
 
 pub(super) enum Instances<'a> {
@@ -183,6 +214,8 @@ pub(super) use other_kinds;
 
 struct TopLevel {
     limit: usize,
+    /// Whether the fields that have no meaning here are kept.
+    keeps_others: bool,
 }
 
 impl<'de> Visitor<'de> for TopLevel {
@@ -211,6 +244,10 @@ impl<'de> Visitor<'de> for TopLevel {
                         fields.unknown.get_or_insert_with(|| key.chars().take(ECHO).collect());
                     }
                     match other {
+                        _ if self.keeps_others => {
+                            fields.others.push((key.clone(), map.next_value()?));
+                            false
+                        }
                         "inputs" => fields.inputs.replace(map.next_value()?).is_some(),
                         "signature_name" => fields.signature_name.replace(map.next_value()?).is_some(),
                         _ => {

@@ -63,6 +63,11 @@ pub struct Found {
     pub problems: Vec<RepositoryError>,
 }
 
+/// The most files and folders that are looked at, two levels deep, below a repository and below an artifact's folder. A
+/// path such as `/`, which holds everything, is told so and not searched.
+const MOST_IN_REPOSITORY: usize = 100_000;
+const MOST_IN_ARTIFACT: usize = 1000;
+
 /// All models below a folder.
 ///
 /// Folders that hold no model of any kind are passed over: a repository may keep scripts and notes.
@@ -70,6 +75,18 @@ pub struct Found {
 /// # Errors
 /// When the folder can't be read, or when there is neither a model nor the attempt of one in it.
 pub fn find_models(directory: &Path) -> Result<Found, RepositoryError> {
+    find_within(directory, MOST_IN_REPOSITORY)
+}
+
+/// As [`find_models`], where somebody names a folder who knows that it holds one model: it gives up early.
+///
+/// # Errors
+/// As [`find_models`].
+pub fn find_in_artifact(directory: &Path) -> Result<Found, RepositoryError> {
+    find_within(directory, MOST_IN_ARTIFACT)
+}
+
+fn find_within(directory: &Path, most: usize) -> Result<Found, RepositoryError> {
     if has_model(directory) {
         let model = ModelFolder {
             name: flat_name(directory),
@@ -80,8 +97,9 @@ pub fn find_models(directory: &Path) -> Result<Found, RepositoryError> {
         return Ok(Found { models: vec![model], problems: Vec::new() });
     }
     let mut found = Found::default();
-    for child in subfolders(directory)? {
-        find_versions(&child, &mut found);
+    let mut left = most;
+    for child in subfolders(directory, &mut left)? {
+        find_versions(&child, &mut found, &mut left)?;
     }
     if found.models.is_empty() && found.problems.is_empty() {
         return Err(other_kind(directory).unwrap_or_else(|| RepositoryError::NoModels(directory.to_path_buf())));
@@ -91,7 +109,10 @@ pub fn find_models(directory: &Path) -> Result<Found, RepositoryError> {
 }
 
 /// Adds the versions in the folder of one model.
-fn find_versions(directory: &Path, found: &mut Found) {
+///
+/// # Errors
+/// When there is more below it than is looked at.
+fn find_versions(directory: &Path, found: &mut Found, left: &mut usize) -> Result<(), RepositoryError> {
     let name = folder_name(directory);
     let folder = |version, path: PathBuf| ModelFolder {
         name: name.clone(),
@@ -103,9 +124,13 @@ fn find_versions(directory: &Path, found: &mut Found) {
     if has_model(directory) {
         models.push(folder(1, directory.to_path_buf()));
     } else {
-        let children = match subfolders(directory) {
+        let children = match subfolders(directory, left) {
             Ok(children) => children,
-            Err(error) => return found.problems.push(error),
+            Err(error @ RepositoryError::TooMany(_)) => return Err(error),
+            Err(error) => {
+                found.problems.push(error);
+                return Ok(());
+            }
         };
         for child in children {
             match (version_of(&child), has_model(&child)) {
@@ -123,14 +148,16 @@ fn find_versions(directory: &Path, found: &mut Found) {
         }
     }
     if !models.is_empty() && !is_id(&name) {
-        return found.problems.push(RepositoryError::Invalid {
+        found.problems.push(RepositoryError::Invalid {
             path: directory.to_path_buf(),
             reason: "a model's name is part of URLs: it must have only letters, digits, '-', '_' and '.', and begin \
                      with a letter or a digit; rename the folder"
                 .to_owned(),
         });
+        return Ok(());
     }
     found.models.append(&mut models);
+    Ok(())
 }
 
 /// The version that a folder's name is; `01` would be a second name of 1.
@@ -166,10 +193,12 @@ fn other_kind(directory: &Path) -> Option<RepositoryError> {
     Some(RepositoryError::OtherKind { directory: directory.to_path_buf(), what })
 }
 
-fn subfolders(directory: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
+/// The folders below one; each entry is one `left` less.
+fn subfolders(directory: &Path, left: &mut usize) -> Result<Vec<PathBuf>, RepositoryError> {
     let unreadable = |error| RepositoryError::Unreadable { path: directory.to_path_buf(), reason: error };
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        *left = left.checked_sub(1).ok_or_else(|| RepositoryError::TooMany(directory.to_path_buf()))?;
         let path = entry.map_err(unreadable)?.path();
         // Links are followed: Kubernetes mounts volumes by them. Hidden folders are somebody else's.
         if path.is_dir() && !folder_name(&path).starts_with('.') {
@@ -259,6 +288,17 @@ mod tests {
     fn a_flat_folder_named_like_a_version_takes_the_name_above() {
         let root = repository(&["vit/3/model.onnx"]);
         assert_eq!(find_models(&root.path().join("vit/3")).unwrap().models[0].name, "vit");
+    }
+
+    #[test]
+    fn what_holds_everything_is_not_searched() {
+        let many: Vec<String> = (0..=MOST_IN_ARTIFACT).map(|number| format!("vit/{number}.txt")).collect();
+        let root = repository(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(matches!(find_in_artifact(root.path()), Err(RepositoryError::TooMany(_))));
+        assert!(matches!(find_in_artifact(&root.path().join("vit")), Err(RepositoryError::TooMany(_))));
+        assert!(matches!(find_models(root.path()), Err(RepositoryError::NoModels(_))));
+        std::fs::write(root.path().join("vit/model.onnx"), "").unwrap();
+        assert_eq!(find_in_artifact(&root.path().join("vit")).unwrap().models.len(), 1);
     }
 
     #[test]

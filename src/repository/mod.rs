@@ -12,7 +12,7 @@ mod load;
 mod manifest;
 mod tensors;
 
-pub use folder::{Found, ModelFolder, find_models};
+pub use folder::{Found, ModelFolder, find_in_artifact, find_models};
 pub use load::{LoadOptions, LoadedModel, describe, file_bytes, load};
 pub use manifest::Manifest;
 
@@ -35,6 +35,9 @@ pub enum RepositoryError {
         .0.display()
     )]
     NoModels(PathBuf),
+    /// A folder with so much below it that nobody means it.
+    #[error("{}: there is too much in this folder for it to be a model's; name the one that holds model.onnx", .0.display())]
+    TooMany(PathBuf),
     /// A model, but not an ONNX one.
     #[error("{}: there is no model.onnx here, but {what}", directory.display())]
     OtherKind {

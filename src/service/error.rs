@@ -133,9 +133,14 @@ impl ServiceError {
         }
     }
 
-    /// Says that the instance at fault is not the client's own.
+    /// Says that the instance at fault is not the client's own, but made of its values and those of a baseline; so is
+    /// what the model makes of it.
     pub(super) fn of_a_variant(self) -> Self {
         match self {
+            Self::Output { index, error } => {
+                let error = InputError::new("", format!("can't be explained: {error}"));
+                Self::Instance { index, error }.of_a_variant()
+            }
             Self::Instance { index, error: InputError { path, message } } => {
                 let hint = "in a variant of the instance with values of the baseline; set inputBaselines to values that \
                             the model takes";

@@ -5,26 +5,21 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ndarray::ArrayD;
-use prost_types::Value as ProtoValue;
 use serde_json::Value;
 
 use super::evaluate::Evaluated;
-use super::{Answer, Chosen, Service, ServiceError, StageTimes};
+use super::{Answer, Chosen, Question, Service, ServiceError, StageTimes};
 use crate::endpoint::ServedModel;
 use crate::explain::features::Features;
 use crate::explain::regions::{Grid, Layout};
 use crate::explain::shapley::{Coalition, Plan};
 use crate::explain::spec::{Choice, Settings, SpecError, baselines_of};
 use crate::preprocess;
-use crate::protocol::generated::google::cloud::aiplatform::v1::{
-    Attribution, ExplainRequest, ExplainResponse, Explanation,
-};
+use crate::protocol::generated::google::cloud::aiplatform::v1::{Attribution, Explanation, ExplanationSpecOverride};
 use crate::protocol::value;
-use crate::protocol::vertex::RequestError;
 use crate::task::image_classification::ImageClassification;
-use crate::task::{InputError, Instance, OutputError, Scores, Task};
+use crate::task::{InputError, Instance, NotFinite, OutputError, Scores, Task};
 use crate::tensor::{ElementType, Tensor};
 
 /// The most features of an instance, evaluations for one baseline, and values of all outputs in them: tens of megabytes.
@@ -36,29 +31,29 @@ const MOST_VALUES: usize = 1 << 22;
 const PORTION: usize = 32;
 
 impl Service {
-    /// Explains predictions, of at most `limit` instances. The answer is for counting; its predictions are in the
-    /// response too.
+    /// Explains predictions by the deployed model's specification and the request's: an explanation for each instance,
+    /// and the predictions themselves.
     ///
     /// # Errors
     /// [`ServiceError`]; at the latest when the deadline passes.
     pub async fn explain(
         &self,
         chosen: &Chosen,
-        request: ExplainRequest,
-        limit: usize,
+        question: Question,
+        overrides: Option<&ExplanationSpecOverride>,
         deadline: tokio::time::Instant,
-    ) -> Result<(ExplainResponse, Answer), ServiceError> {
-        let work = self.explained(chosen, request, limit, deadline);
+    ) -> Result<(Vec<Explanation>, Answer), ServiceError> {
+        let work = self.explained(chosen, question, overrides, deadline);
         tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(ServiceError::DeadlineExceeded))
     }
 
     async fn explained(
         &self,
         chosen: &Chosen,
-        request: ExplainRequest,
-        limit: usize,
+        question: Question,
+        overrides: Option<&ExplanationSpecOverride>,
         deadline: tokio::time::Instant,
-    ) -> Result<(ExplainResponse, Answer), ServiceError> {
+    ) -> Result<(Vec<Explanation>, Answer), ServiceError> {
         let deployed = &chosen.deployed;
         if deployed.disable_explanations {
             return Err(ServiceError::ExplanationsDisabled);
@@ -66,47 +61,30 @@ impl Service {
         if deployed.model.signature.outputs.iter().all(|output| output.element_type == ElementType::String) {
             return Err(ServiceError::NothingToExplain);
         }
-        match request.instances.len() {
-            0 => return Err(RequestError::EmptyInstances.into()),
-            count if count > limit => return Err(RequestError::TooMany(limit).into()),
-            _ => {}
-        }
-        let overrides = request.explanation_spec_override.as_ref();
         let settings = Settings::resolve(deployed.explanation_spec.as_ref(), overrides)?;
-        let parameters = request.parameters.filter(|value| !value::is_null(value));
-        let parameters = parameters.map(|parameters| json_text(&parameters, "parameters")).transpose()?;
+        let Question { instances, parameters, form: _ } = question;
 
-        let texts = request.instances.iter().enumerate();
-        let texts = texts.map(|(index, instance)| json_text(instance, &format!("instances[{index}]")));
-        let texts = texts.collect::<Result<Vec<Bytes>, _>>()?;
-        self.check_pixels(&deployed.model, &texts, deadline).await?;
+        let instances = self.check_pixels(&deployed.model, instances, deadline).await?;
 
         let mut answer = Answer { predictions: Vec::new(), times: StageTimes::default(), images: Vec::new() };
-        let mut explanations = Vec::with_capacity(request.instances.len());
-        for (index, instance) in texts.into_iter().enumerate() {
+        let mut explanations = Vec::with_capacity(instances.len());
+        for (index, instance) in instances.into_iter().enumerate() {
             let subject = Asked { service: self, chosen, settings: &settings, deadline, index };
             let attributions = subject.explain(instance, parameters.as_deref(), &mut answer).await?;
             explanations.push(Explanation { attributions, neighbors: Vec::new() });
         }
-        let predictions = answer.predictions.iter().map(value::from_serialize).collect::<Result<_, _>>();
-        let response = ExplainResponse {
-            explanations,
-            deployed_model_id: deployed.fields.deployed_model_id.clone(),
-            predictions: predictions.map_err(|error| output_error(0, error.to_string()))?,
-        };
-        Ok((response, answer))
+        Ok((explanations, answer))
     }
 
     /// Refuses too many pixels before any picture is decoded. The work holds a place in the queue, as any other does.
     async fn check_pixels(
         &self,
         model: &ServedModel,
-        texts: &[Bytes],
+        instances: Vec<Instance>,
         deadline: tokio::time::Instant,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Vec<Instance>, ServiceError> {
         let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(deadline))?;
-        let instances = texts.iter().cloned().map(Instance::Json).collect();
-        self.evaluator.check_pixels(&model.task, instances).await.map(drop)
+        self.evaluator.check_pixels(&model.task, instances).await
     }
 }
 
@@ -122,7 +100,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     async fn explain(
         &self,
-        instance: Bytes,
+        instance: Instance,
         parameters: Option<&[u8]>,
         answer: &mut Answer,
     ) -> Result<Vec<Attribution>, ServiceError> {
@@ -141,6 +119,7 @@ impl Asked<'_> {
         let Evaluated { results, times, images } = evaluated.map_err(|error| error.at(self.index))?;
         let (prediction, scores, labels) =
             results.into_iter().next().ok_or_else(|| output_error(self.index, "the model gave nothing".to_owned()))?;
+        scores.check_finite().map_err(|error| self.not_finite(error))?;
         answer.predictions.push(prediction);
         answer.times.merge(&times);
         answer.images.extend(images);
@@ -173,6 +152,15 @@ impl Asked<'_> {
             })
         };
         places.iter().zip(sums).map(attribution).collect()
+    }
+
+    /// What a client is told whose values lead to outputs between which there is no difference.
+    fn not_finite(&self, NotFinite { name, value, place }: NotFinite) -> ServiceError {
+        let message = format!(
+            "can't be explained, because it makes the model's output `{name}` {value} at {place}: send values for which \
+             the outputs are finite"
+        );
+        ServiceError::Instance { index: self.index, error: InputError::new("", message) }
     }
 
     /// Before any of it is planned: a plan takes memory by the square of the features.
@@ -249,7 +237,7 @@ impl Asked<'_> {
         let scores = |task: &Task, outputs: &[Tensor]| {
             let scores = task.scores(outputs, output)?;
             match scores.shape == itself.shape {
-                true => Ok(places.iter().map(|&place| scores.values[place]).collect::<Vec<f64>>()),
+                true => Ok(scores),
                 false => Err(OutputError(format!(
                     "the shape of `{}` depends on the features ({:?}, {:?}), so that it can't be explained",
                     scores.name, itself.shape, scores.shape
@@ -266,8 +254,9 @@ impl Asked<'_> {
             let evaluated = evaluated.map_err(|error| error.at(self.index).of_a_variant())?;
             answer.times.merge(&evaluated.times);
             for (&coalition, scores) in portion.iter().zip(evaluated.results) {
-                for (values, score) in values.iter_mut().zip(scores) {
-                    values[coalition] = score;
+                scores.check_finite().map_err(|error| self.not_finite(error).of_a_variant())?;
+                for (values, &place) in values.iter_mut().zip(places) {
+                    values[coalition] = scores.values[place];
                 }
             }
         }
@@ -308,15 +297,19 @@ enum Baseline {
 }
 
 impl Subject {
-    async fn new(asked: &Asked<'_>, instance: Bytes) -> Result<Self, ServiceError> {
+    async fn new(asked: &Asked<'_>, instance: Instance) -> Result<Self, ServiceError> {
         let model = &asked.chosen.deployed.model;
         let (settings, index) = (asked.settings, asked.index);
         let name = model.signature.inputs.first().map_or("instance", |input| input.name.as_str());
         let name = settings.free_name(name).to_owned();
         let subject = match &*model.task {
             Task::Tensors(_) => {
-                let instance: Value = serde_json::from_slice(&instance)
-                    .map_err(|error| ServiceError::Instance { index, error: InputError::new("", error.to_string()) })?;
+                let wrong = |message: String| ServiceError::Instance { index, error: InputError::new("", message) };
+                let Instance::Json(text) = instance else {
+                    return Err(wrong("must be JSON to be explained".to_owned()));
+                };
+                let instance: Value =
+                    serde_json::from_slice(&text).map_err(|error| wrong(format!("can't be read: {error}")))?;
                 Self::Json(Features::of(instance, &name))
             }
             Task::ImageClassification(task) => {
@@ -397,10 +390,14 @@ impl Subject {
 
 impl Asked<'_> {
     /// A picture as the tensor that the model takes. The preparing holds a place in the queue, as any other does.
-    async fn pixels(&self, model: &ServedModel, instance: Bytes) -> Result<Result<Tensor, InputError>, ServiceError> {
+    async fn pixels(
+        &self,
+        model: &ServedModel,
+        instance: Instance,
+    ) -> Result<Result<Tensor, InputError>, ServiceError> {
         let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(self.deadline))?;
         let task = model.task.clone();
-        let prepared = self.service.evaluator.pool.run(move || task.prepare(&Instance::Json(instance)));
+        let prepared = self.service.evaluator.pool.run(move || task.prepare(&instance));
         let prepared = prepared.await.map_err(|_| ServiceError::Panicked(self.index))?;
         Ok(prepared
             .and_then(|prepared| prepared.item.into_iter().next().ok_or_else(|| InputError::new("", "is no picture"))))
@@ -412,7 +409,7 @@ impl Asked<'_> {
         let model = &self.chosen.deployed.model;
         let wrong = |message: &str| SpecError::invalid(&baselines_of(name), message);
         if matches!(given, Value::String(_) | Value::Object(_)) {
-            let baseline = self.pixels(model, given.to_string().into()).await?;
+            let baseline = self.pixels(model, instance_of(given)).await?;
             return Ok(baseline.map_err(|error| wrong(&error.to_string()))?);
         }
         let Task::ImageClassification(task) = &*model.task else {
@@ -424,8 +421,12 @@ impl Asked<'_> {
             Value::Array(values) if values.len() == channels => values.iter().map(Value::as_f64).collect(),
             value => value.as_f64().map(|number| vec![number; channels]),
         };
+        let numbers = numbers.filter(|numbers| numbers.iter().all(|&number| (number as f32).is_finite()));
         let numbers = numbers.ok_or_else(|| {
-            wrong("must be a picture as an instance has it, a number, or a list of one number for each channel")
+            wrong(
+                "must be a picture as an instance has it, a number within the range of float32, or a list of one such \
+                 number for each channel",
+            )
         })?;
         let pixel = |index: &ndarray::IxDyn| numbers[index[channel_axis]];
         Ok(match pixels {
@@ -446,11 +447,6 @@ fn layout(task: &ImageClassification) -> Layout {
 
 fn instance_of(json: &Value) -> Instance {
     Instance::Json(json.to_string().into())
-}
-
-fn json_text(value: &ProtoValue, field: &str) -> Result<Bytes, ServiceError> {
-    value::to_json(value)
-        .map_err(|error| ServiceError::Field(InputError::new(field, format!("can't be read: {error}"))))
 }
 
 fn output_error(index: usize, message: String) -> ServiceError {

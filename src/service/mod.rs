@@ -102,14 +102,19 @@ impl Chosen {
     /// The headers, or the metadata, by which Vertex AI says who answered, and their values.
     pub fn names(&self) -> [(&'static str, &str); 4] {
         let fields = &self.deployed.fields;
+        let [endpoint, deployed_model, model, version] = ANSWERED_BY;
         [
-            (ENDPOINT_ID, &self.endpoint.id),
-            ("x-vertex-ai-deployed-model-id", &fields.deployed_model_id),
-            ("x-vertex-ai-model", &fields.model),
-            ("x-vertex-ai-model-version-id", &fields.model_version_id),
+            (endpoint, &self.endpoint.id),
+            (deployed_model, &fields.deployed_model_id),
+            (model, &fields.model),
+            (version, &fields.model_version_id),
         ]
     }
 }
+
+/// The headers of an answer that say who gave it.
+pub const ANSWERED_BY: [&str; 4] =
+    [ENDPOINT_ID, "x-vertex-ai-deployed-model-id", "x-vertex-ai-model", "x-vertex-ai-model-version-id"];
 
 /// The header that names the endpoint; in a gRPC request it does so where the message doesn't.
 pub const ENDPOINT_ID: &str = "x-vertex-ai-endpoint-id";
@@ -191,7 +196,7 @@ impl Service {
             Target::Default => catalog.default_endpoint()?,
             Target::Endpoint(id) | Target::DeployedModel { endpoint: id, .. } => catalog.endpoint(id)?,
             Target::Model { name, version } => {
-                let (endpoint, deployed) = catalog.model(name)?.choose(version)?;
+                let (endpoint, deployed) = catalog.model(name)?.choose(version, session)?;
                 return Ok(Chosen { endpoint, deployed });
             }
         };
@@ -203,7 +208,7 @@ impl Service {
     }
 
     /// The endpoint's id and the deployed model's of a model by name, as far as it is one of those that the target
-    /// reaches.
+    /// reaches; of the endpoint itself the one whose turn it is, or which is the session's.
     ///
     /// # Errors
     /// [`ServiceError::Loading`] or [`ServiceError::Lookup`].
@@ -212,6 +217,7 @@ impl Service {
         target: Target<'_>,
         name: &str,
         version: Version<'_>,
+        session: Option<&[u8]>,
     ) -> Result<(String, String), ServiceError> {
         let catalog = self.catalog()?;
         let (endpoint, only) = match target {
@@ -235,7 +241,7 @@ impl Service {
             named && versioned && only.is_none_or(|only| only == id)
         };
         let found = match (version, endpoint.id == name, only) {
-            (Version::Any, true, None) => endpoint.choose(None),
+            (Version::Any, true, None) => endpoint.choose(session),
             _ => endpoint.deployed_models().iter().find(reaches),
         };
         let found = found.ok_or_else(|| LookupError::UnknownModel {

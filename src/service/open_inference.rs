@@ -44,8 +44,7 @@ impl Service {
     ) -> Result<Answer, ServiceError> {
         let deployed = &chosen.deployed;
         check_outputs(deployed, request)?;
-        let timeout = request.parameters.get("timeout").and_then(Value::as_u64).filter(|timeout| *timeout > 0);
-        let timeout = timeout.map(|timeout| tokio::time::Instant::now() + Duration::from_micros(timeout));
+        let timeout = request.timeout()?.and_then(|timeout| tokio::time::Instant::now().checked_add(timeout));
         let deadline = timeout.map_or(deadline, |timeout| timeout.min(deadline));
         let parameters = parameters(deployed, request)?;
         let inputs = std::mem::take(&mut request.inputs);

@@ -23,7 +23,7 @@ mod views;
 
 pub use given::check;
 use given::given;
-pub use scores::Scores;
+pub use scores::{NotFinite, Scores};
 
 use image_classification::{Classification, Form, ImageClassification};
 use tensors::{Row, Tensors};

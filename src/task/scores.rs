@@ -19,6 +19,30 @@ pub struct Scores {
     pub values: Vec<f64>,
 }
 
+/// A number of an output that is none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NotFinite {
+    /// The output.
+    pub name: Arc<str>,
+    /// NaN or an infinity.
+    pub value: f64,
+    /// Where it stands, in row-major order.
+    pub place: usize,
+}
+
+impl Scores {
+    /// Whether all of them are numbers that can be added up.
+    ///
+    /// # Errors
+    /// The first that isn't.
+    pub fn check_finite(&self) -> Result<(), NotFinite> {
+        match self.values.iter().position(|value| !value.is_finite()) {
+            Some(place) => Err(NotFinite { name: self.name.clone(), value: self.values[place], place }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The numbers of an output's row.
 ///
 /// # Errors
@@ -43,12 +67,6 @@ pub(super) fn of_row(name: &Arc<str>, value: &Value, flatten: bool) -> Result<Sc
         Tensor::Bool(array) => floats(array, |value| f64::from(u8::from(value))),
         Tensor::String(_) => return Err(OutputError(format!("the output `{name}` holds strings, not numbers"))),
     };
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(OutputError(format!(
-            "the output `{name}` is {} at {index}, which can't be explained",
-            values[index]
-        )));
-    }
     let shape = match value.tensor.shape().get(1..).unwrap_or_default() {
         [1] if flatten => Vec::new(),
         shape => shape.to_vec(),

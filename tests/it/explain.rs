@@ -241,3 +241,46 @@ async fn grpc_says_the_same() {
     let refused = over_grpc(&server, V1, &json!({"instances": [[1]], "deployedModelId": "1"}), "linear").await;
     assert_eq!(refused.unwrap_err().code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn numbers_are_those_of_predict() {
+    let server = serving(&["echo-int64", "linear"]).start();
+    let body = json!({"instances": [[9_007_199_254_740_993_i64, -9_007_199_254_740_993_i64]]});
+    let (_, predicted) = post(&server, &path("echo-int64").replace("explain", "predict"), &body).await;
+    assert_eq!(predicted["predictions"], body["instances"]);
+    assert_eq!(explain(&server, "echo-int64", &body).await["predictions"], predicted["predictions"]);
+    let body = json!({"instances": [[1e0, 2, 3, 4]], "parameters": null, "deployed_model_id": ""});
+    assert_eq!(explain(&server, "linear", &body).await["predictions"], json!([[30.5]]));
+}
+
+/// What a client's own numbers lead to is no failure of the server's.
+#[tokio::test]
+async fn outputs_that_are_not_finite() {
+    let server = serving(&["linear", "echo-float64", "not-finite", "colour"]).start();
+    let baseline = |name: &str, value: Value| json!({"metadata": {"inputs": {name: {"inputBaselines": [value]}}}});
+    for (model, instances, spec, field, words) in [
+        ("linear", json!([[1, 2, 3, 4], [3e38, 3e38, 3e38, 3e38]]), json!({}), "instances[1]", "inf"),
+        ("echo-float64", json!([["NaN", 1]]), json!({}), "instances[0]", "NaN"),
+        ("echo-float64", json!([[1, "-Infinity"]]), json!({}), "instances[0]", "-inf"),
+        ("not-finite", json!([0]), json!({}), "instances[0]", "NaN"),
+        ("linear", json!([[1, 2, 3, 4]]), baseline("x", json!([3e38, 3e38, 3e38, 3e38])), "instances[0]", "baseline"),
+        (
+            "colour",
+            json!([instance(&colour([255, 0, 0]))]),
+            baseline("pixel_values", json!(1e300)),
+            "explanationSpecOverride.metadata.inputs.pixel_values.inputBaselines",
+            "float32",
+        ),
+    ] {
+        let body = json!({"instances": instances, "explanationSpecOverride": spec});
+        let (status, answer) = post(&server, &path(model), &body).await;
+        assert_eq!((status, &answer["error"]["status"]), (400, &json!("INVALID_ARGUMENT")), "{body}: {answer}");
+        assert_eq!(answer["error"]["details"][0]["fieldViolations"][0]["field"], field, "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+        assert!(field.starts_with("explanation") || message.contains("send values for which"), "{message}");
+    }
+    let refused = over_grpc(&server, V1, &json!({"instances": [["NaN", 1]]}), "echo-float64").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert!(!server.log().iter().any(|line| line.contains(r#""severity":"ERROR""#)), "{:#?}", server.log());
+}

@@ -234,6 +234,68 @@ async fn errors_carry_their_details() {
     assert!(server.log().iter().any(|line| line.contains("PredictionService/Predict 404 in")));
 }
 
+/// A failure with its details, which repeat its code and message.
+fn detailed(status: &Status, code: Code) {
+    assert_eq!(status.code(), code, "{status:?}");
+    let details = tonic_types::pb::Status::decode(status.details()).unwrap();
+    assert_eq!((details.code, &*details.message), (status.code() as i32, status.message()));
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_the_method() {
+    let server = serving(&["colour"]).start();
+    let own = channel(&server).await;
+    let shared = Endpoint::from_shared(server.url("")).unwrap().connect().await.unwrap();
+    let mut deep = value(&json!(1));
+    for _ in 0..200 {
+        deep = Value { kind: Some(prost_types::value::Kind::ListValue(prost_types::ListValue { values: vec![deep] })) };
+    }
+    let deep = PredictRequest { endpoint: COLOUR.to_owned(), instances: vec![deep], ..Default::default() };
+    let method = |service: &str, method: &str| format!("{service}/{method}");
+    for channel in [&own, &shared] {
+        for method in [
+            method(V1, "Predict"),
+            method(V1BETA1, "Predict"),
+            method(V1, "Explain"),
+            method(V1, "DirectRawPredict"),
+            method(V1, "StreamRawPredict"),
+            method("google.cloud.aiplatform.v1.ModelService", "UploadModel"),
+            method("google.cloud.aiplatform.v1beta1.EndpointService", "GetEndpoint"),
+            method("google.longrunning.Operations", "GetOperation"),
+            method("inference.GRPCInferenceService", "ModelInfer"),
+            method("grpc.health.v1.Health", "Check"),
+        ] {
+            // A number as their field 1, which is text in all of them.
+            let refused = call::<u64, ()>(channel, &method, Request::new(7)).await.unwrap_err();
+            detailed(&refused, Code::InvalidArgument);
+            assert!(refused.message().contains("can't be read"), "{method}: {refused:?}");
+            assert_eq!(refused.get_error_details().error_info().unwrap().reason, "INVALID_REQUEST");
+        }
+        let refused = predict(channel, deep.clone()).await.unwrap_err();
+        detailed(&refused, Code::InvalidArgument);
+        assert!(refused.message().contains("recursion limit"), "{refused:?}");
+
+        for method in ["StreamDirectPredict", "StreamDirectRawPredict", "StreamingPredict"] {
+            let mut client = Grpc::new(channel.clone());
+            client.ready().await.unwrap();
+            let path = format!("/{V1}/{method}").parse().unwrap();
+            let messages = Request::new(futures_util::stream::iter([7_u64]));
+            let answers = client.streaming(messages, path, ProstCodec::<u64, ()>::default()).await;
+            let refused = match answers {
+                Ok(answers) => answers.into_inner().message().await.unwrap_err(),
+                Err(refused) => refused,
+            };
+            detailed(&refused, Code::InvalidArgument);
+        }
+        for method in ["Check", "Watch"] {
+            let request = HealthCheckRequest { service: "no.such.Service".to_owned() };
+            let method = format!("grpc.health.v1.Health/{method}");
+            let refused = call::<_, ()>(channel, &method, Request::new(request)).await.unwrap_err();
+            detailed(&refused, Code::NotFound);
+        }
+    }
+}
+
 #[tokio::test]
 async fn large_messages_up_to_the_limit() {
     let server = serving(&["colour"]).setting("limits.body", "12MiB").start();

@@ -18,4 +18,5 @@ mod open_inference;
 mod openapi;
 mod predict;
 mod raw;
+mod refusals;
 mod tensors;

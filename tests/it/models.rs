@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
+use tessera::protocol::generated::inference as wire;
+use tonic::Request;
+
+use crate::grpc::{call, channel, serving};
 use crate::harness::{Builder, Server, client, colour, instance, post};
+use crate::management::{PARENT, artifact};
 
 async fn get(server: &Server, path: &str) -> (u16, Value) {
     let response = client().get(server.url(path)).send().await.unwrap();
@@ -224,4 +229,107 @@ async fn while_models_load_they_are_not_ready() {
     if status == 503 {
         assert!(answer["error"].as_str().unwrap().contains("loaded"), "{answer}");
     }
+}
+
+/// Uploads a version of the model `toy`, and gives the answer to a deployment of it at the endpoint `toys`.
+async fn deployed(server: &Server, upload: Value, share: Value) -> String {
+    let (status, uploaded) = post(server, &format!("/v1/{PARENT}/models:upload"), &upload).await;
+    assert_eq!(status, 200, "{uploaded}");
+    let version = uploaded["response"]["modelVersionId"].as_str().unwrap();
+    let body = json!({"deployedModel": {"model": format!("{PARENT}/models/toy@{version}")}, "trafficSplit": share});
+    let (_, operation) = post(server, &format!("/v1/{PARENT}/endpoints/toys:deployModel"), &body).await;
+    operation["response"]["deployedModel"]["id"].as_str().unwrap_or_else(|| panic!("{operation}")).to_owned()
+}
+
+/// A server with two versions of `toy`, `golden` and `canary`, which share the endpoint `toys`.
+async fn with_toys() -> Server {
+    let server = serving(&["linear"]).start();
+    let (status, _) =
+        post(&server, &format!("/v1/{PARENT}/endpoints?endpointId=toys"), &json!({"displayName": "Toys"})).await;
+    assert_eq!(status, 200);
+    let model = |alias: &str| json!({"displayName": "Toy", "artifactUri": artifact("tests/models/linear/1"), "versionAliases": [alias]});
+    let first = deployed(&server, json!({"modelId": "toy", "model": model("golden")}), json!({"0": 100})).await;
+    let second = json!({"parentModel": format!("{PARENT}/models/toy"), "model": model("canary")});
+    deployed(&server, second, json!({"0": 50, first: 50})).await;
+    server
+}
+
+/// The version that answers.
+async fn version(server: &Server, path: &str, session: Option<&str>, body: &Value) -> String {
+    let mut request = client().post(server.url(path)).json(body);
+    if let Some(session) = session {
+        request = request.header("X-Tessera-Session", session);
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200, "{path}");
+    response.headers()["x-vertex-ai-model-version-id"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn versions_by_their_aliases() {
+    let server = with_toys().await;
+    let rows = json!({"instances": [[1, 2, 3, 4]]});
+    let tensors = json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]});
+    for (path, wanted) in [
+        ("toy/labels/golden", "1"),
+        ("toy/labels/canary", "2"),
+        ("toy/labels/default", "1"),
+        ("toy/labels/latest", "2"),
+        ("toy/versions/golden", "1"),
+        ("toy/versions/2", "2"),
+        ("toys/labels/golden", "1"),
+    ] {
+        assert_eq!(version(&server, &format!("/v1/models/{path}:predict"), None, &rows).await, wanted, "{path}");
+        let (status, answer) = get(&server, &format!("/v1/models/{path}")).await;
+        assert_eq!((status, &answer["model_version_status"][0]["version"]), (200, &json!(wanted)), "{path}: {answer}");
+    }
+    assert_eq!(version(&server, "/v2/models/toy/versions/golden/infer", None, &tensors).await, "1");
+    assert_eq!(get(&server, "/v1/models/toy/labels/none").await.0, 404);
+    // An alias that moves is followed at once.
+    let moved = post(
+        &server,
+        &format!("/v1/{PARENT}/models/toy@2:mergeVersionAliases"),
+        &json!({"versionAliases": ["golden", "latest"]}),
+    )
+    .await;
+    assert_eq!(moved.0, 200, "{}", moved.1);
+    assert_eq!(version(&server, "/v1/models/toy/labels/golden:predict", None, &rows).await, "2");
+}
+
+#[tokio::test]
+async fn sessions_stay_with_a_version_on_every_face() {
+    let server = with_toys().await;
+    let rows = json!({"instances": [[1, 2, 3, 4]]});
+    let tensors = json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]});
+    let channel = channel(&server).await;
+    let over_grpc = async |session: &str| {
+        let input = wire::model_infer_request::InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![1, 4],
+            contents: Some(wire::InferTensorContents { fp32_contents: vec![1.0; 4], ..Default::default() }),
+            ..Default::default()
+        };
+        let message =
+            wire::ModelInferRequest { model_name: "toys".to_owned(), inputs: vec![input], ..Default::default() };
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("x-tessera-session", session.parse().unwrap());
+        let answer = call(&channel, "inference.GRPCInferenceService/ModelInfer", request).await.unwrap();
+        let answer: wire::ModelInferResponse = answer.into_inner();
+        answer.model_version
+    };
+    let mut homes = std::collections::BTreeSet::new();
+    for user in 0..12 {
+        let user = format!("user-{user}");
+        let session = Some(user.as_str());
+        let vertex = format!("/v1/{PARENT}/endpoints/toys:predict");
+        let home = version(&server, &vertex, session, &rows).await;
+        for _ in 0..2 {
+            assert_eq!(version(&server, "/v1/models/toys:predict", session, &rows).await, home, "{user}");
+            assert_eq!(version(&server, "/v2/models/toys/infer", session, &tensors).await, home, "{user}");
+            assert_eq!(over_grpc(&user).await, home, "{user}");
+        }
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2);
 }

@@ -5,6 +5,12 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Response;
 use serde_json::{Value, json};
 
+use tessera::protocol::generated::inference as wire;
+use tessera::protocol::generated::inference::infer_parameter::ParameterChoice;
+use tonic::{Code, Request};
+use tonic_types::StatusExt;
+
+use crate::grpc::{call, channel, serving};
 use crate::harness::{Builder, Server, client, colour, post};
 
 async fn get(server: &Server, path: &str) -> (u16, Value) {
@@ -251,4 +257,60 @@ async fn tritons_redirect() {
         assert_eq!(response.status(), status, "{redirect}");
         assert!(response.json::<Value>().await.unwrap()["error"]["message"].is_string());
     }
+}
+
+#[tokio::test]
+async fn what_a_request_can_not_ask_for() {
+    let server = serving(&["linear"]).start();
+    let x = json!({"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]});
+    let with = |mut tensor: Value, name: &str, value: Value| {
+        tensor["parameters"] = json!({ name: value });
+        tensor
+    };
+    let region = "shared_memory_region";
+    for (request, words) in [
+        (json!({"inputs": [with(x.clone(), region, json!("r"))]}), "inputs.x.parameters.shared_memory_region"),
+        (
+            json!({"inputs": [x], "outputs": [with(json!({"name": "y"}), region, json!("r"))]}),
+            "outputs.y.parameters.shared_memory_region",
+        ),
+        (json!({"inputs": [x], "parameters": {"timeout": -1}}), "parameters.timeout"),
+        (json!({"inputs": [x], "parameters": {"timeout": "soon"}}), "parameters.timeout"),
+    ] {
+        let (status, answer) = post(&server, "/v2/models/linear/infer", &request).await;
+        assert!(status == 400 && answer["error"].as_str().unwrap().contains(words), "{request}: {status} {answer}");
+    }
+    let relaxed = json!({"inputs": [x], "parameters": {"timeout": 0}});
+    assert_eq!(post(&server, "/v2/models/linear/infer", &relaxed).await.0, 200);
+
+    let channel = channel(&server).await;
+    let parameter = |choice| [(region.to_owned(), wire::InferParameter { parameter_choice: Some(choice) })].into();
+    let string = || parameter(ParameterChoice::StringParam("r".to_owned()));
+    let contents = wire::InferTensorContents { fp32_contents: vec![1.0, 2.0, 3.0, 4.0], ..Default::default() };
+    let input = wire::model_infer_request::InferInputTensor {
+        name: "x".to_owned(),
+        datatype: "FP32".to_owned(),
+        shape: vec![1, 4],
+        contents: Some(contents),
+        ..Default::default()
+    };
+    let output = wire::model_infer_request::InferRequestedOutputTensor { name: "y".to_owned(), ..Default::default() };
+    let plain = wire::ModelInferRequest {
+        model_name: "linear".to_owned(),
+        inputs: vec![input.clone()],
+        outputs: vec![output.clone()],
+        ..Default::default()
+    };
+    let (mut by_input, mut by_output) = (plain.clone(), plain.clone());
+    by_input.inputs[0].parameters = string();
+    by_output.outputs[0].parameters = string();
+    let method = "inference.GRPCInferenceService/ModelInfer";
+    for (request, field) in [(by_input, "inputs.x"), (by_output, "outputs.y")] {
+        let refused = call::<_, wire::ModelInferResponse>(&channel, method, Request::new(request)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        let violation = &refused.get_details_bad_request().unwrap().field_violations[0];
+        assert_eq!(violation.field, format!("{field}.parameters.{region}"));
+    }
+    let answer: wire::ModelInferResponse = call(&channel, method, Request::new(plain)).await.unwrap().into_inner();
+    assert_eq!(answer.outputs[0].contents.as_ref().unwrap().fp32_contents, [30.5]);
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::authorization::API_KEY;
 use super::{SERVER_TIMING, X_SERVER_TIMEOUT};
+use crate::http::open_inference::REDIRECT;
+use crate::protocol::open_inference::HEADER_LENGTH;
+use crate::service::{ANSWERED_BY, SESSION};
 
 /// Not an origin.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -27,20 +30,34 @@ pub fn cors(origins: &[String]) -> Result<Option<CorsLayer>, OriginError> {
         [all] if all == "*" => AllowOrigin::any(),
         some => AllowOrigin::list(some.iter().map(|origin| parse(origin)).collect::<Result<Vec<_>, _>>()?),
     };
+    let answered_by = ANSWERED_BY.into_iter().map(HeaderName::from_static);
     let request_id = HeaderName::from_static("x-request-id");
     Ok(Some(
         CorsLayer::new()
             .allow_origin(allowed)
-            .allow_methods([Method::GET, Method::POST])
+            .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
             .allow_headers([
                 AUTHORIZATION,
                 API_KEY,
                 CONTENT_TYPE,
                 CONTENT_ENCODING,
                 X_SERVER_TIMEOUT,
+                HeaderName::from_static(SESSION),
+                HeaderName::from_static(HEADER_LENGTH),
+                REDIRECT,
                 request_id.clone(),
             ])
-            .expose_headers([request_id, SERVER_TIMING, RETRY_AFTER])
+            .expose_headers(
+                answered_by
+                    .chain([
+                        request_id,
+                        SERVER_TIMING,
+                        RETRY_AFTER,
+                        WWW_AUTHENTICATE,
+                        HeaderName::from_static(HEADER_LENGTH),
+                    ])
+                    .collect::<Vec<_>>(),
+            )
             .max_age(Duration::from_secs(3600)),
     ))
 }

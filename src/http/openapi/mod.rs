@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::Segments;
 use super::respond::Failure;
 use super::table::Routes;
 use crate::protocol::status::{Code, Status};
@@ -47,7 +47,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(described: &[&[String]]) -> Rout
         .route(&json, get(show))
         .route(&docs, get(async || Redirect::permanent("/docs/")))
         .route(&index, get(async || file("index.html")))
-        .route(&files, get(async |Path(name): Path<String>| file(&name)))
+        .route(&files, get(async |Segments(name): Segments<String>| file(&name)))
 }
 
 impl Description {
