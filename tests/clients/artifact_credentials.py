@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from artifacts import MODEL, Proxy, Tessera, fake_gcs, moto
-from predict import REPOSITORY, Checks
+from harness import REPOSITORY, Checks
 
 AUDIENCE = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
 SUBJECT = "eyJ-the-other-providers-token"

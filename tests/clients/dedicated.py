@@ -20,7 +20,7 @@ from google.auth.exceptions import RefreshError
 from google.cloud import aiplatform, aiplatform_v1
 
 from management import grpc_clients
-from predict import REPOSITORY, Checks
+from harness import REPOSITORY, Checks
 from tls import Authority, Server
 
 ROWS = [[1, 2, 3, 4], [5, 6, 7, 8]]

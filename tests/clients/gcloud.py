@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from predict import REPOSITORY, Checks, server
+from harness import REPOSITORY, Checks, server
 from verbs import ROWS, gcloud_command
 
 

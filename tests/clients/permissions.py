@@ -16,7 +16,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import field_mask_pb2
 
 from management import LINEAR, PARENT, grpc_clients, rest_clients, values
-from predict import REPOSITORY, Checks
+from harness import REPOSITORY, Checks
 from tls import Server
 
 TOKENS = """

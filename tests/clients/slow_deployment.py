@@ -16,7 +16,7 @@ from google.cloud import aiplatform_v1, aiplatform_v1beta1
 
 from artifacts import MODEL, Proxy, fake_gcs
 from management import PARENT, ROWS, grpc_clients, rest_clients, values
-from predict import REPOSITORY, Checks, free_port, server
+from harness import REPOSITORY, Checks, free_port, server
 
 # At 8 MiB a second: longer than the 15 seconds for which an answer waits.
 LARGE = 200 << 20
