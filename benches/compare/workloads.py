@@ -74,7 +74,7 @@ WORKLOADS = (
         "efficientnet", "EfficientNet-Lite0", "image", ROOT / "models/imagenet/1", 4, 0.002, False, 2e-3,
         smoke=closed(1, 8, picture=VGA, **SECOND) + closed(2, picture=LARGE, **SECOND) + open_loop(20, picture=VGA, **SECOND),
         quick=closed(1, picture=VGA, seconds=2, warm_up=0.5) + closed(32, picture=VGA, seconds=4)
-        + closed(8, picture=LARGE, seconds=4) + open_loop(20, 40, 80, picture=VGA, seconds=2, warm_up=0.5),
+        + closed(8, picture=LARGE, seconds=3) + open_loop(20, 40, 80, picture=VGA, seconds=2, warm_up=0.5),
         full=closed(*ALL, picture=VGA, seconds=5) + closed(1, 8, 32, picture=LARGE, seconds=5)
         + open_loop(10, 20, 40, 60, 80, 120, 160, picture=VGA, seconds=5)
         + open_loop(2, 4, 8, picture=LARGE, seconds=5) + (Point(users=100, picture=VGA, seconds=6, warm_up=2),),
@@ -89,8 +89,8 @@ WORKLOADS = (
     Workload(
         "vit", "ViT-B/16", "image", MADE / "vit-base/1", 2, 0.005, False, 2e-3,
         smoke=(),
-        quick=closed(1, picture=VGA, seconds=3, warm_up=0.5) + closed(8, picture=VGA, seconds=8)
-        + open_loop(1.5, 3, picture=VGA, seconds=4, warm_up=0.5),
+        quick=closed(1, picture=VGA, seconds=3, warm_up=0.5) + closed(8, picture=VGA, seconds=7)
+        + open_loop(1.5, 3, picture=VGA, seconds=3, warm_up=0.5),
         quick_peers=PILLOW,
         full=closed(1, 8, 32, 64, 128, picture=VGA, seconds=15, warm_up=4) + closed(8, picture=LARGE, seconds=15, warm_up=2)
         + open_loop(1, 2, 3, 4, picture=VGA, seconds=15) + (Point(users=100, picture=VGA, seconds=20, warm_up=25),),
