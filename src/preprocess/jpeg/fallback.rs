@@ -19,12 +19,13 @@ impl Decoder {
 
     /// Decodes to `channels` bytes a pixel: 3 (RGB) or 4 (CMYK as stored).
     ///
-    /// There is one inverse DCT, so `_dct` has no effect.
+    /// There is one inverse DCT, so `_dct` has no effect. `_divisor` is 1, as whoever asks looks at [`super::EXACT`].
     pub fn decode(
         &mut self,
         bytes: &[u8],
         outline: &Outline<'_>,
         _dct: JpegDct,
+        _divisor: usize,
         channels: usize,
         out: &mut [u8],
     ) -> Result<(), ImageError> {
