@@ -13,7 +13,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 WIDTH = 860
 # Tessera stands out; the others are told apart by hue and lightness, also by those who see fewer colours.
 COLOURS = {
-    "tessera": "#0b57d0", "bare": "#8c959f", "fastapi": "#009e73", "cpr": "#e69f00", "litserve": "#cc79a7",
+    "tessera": "#0b57d0", "bare": "#8c959f", "fastapi": "#009e73", "fastapi-simd": "#7fcfb9", "cpr": "#e69f00", "litserve": "#cc79a7",
     "mosec": "#d55e00", "ray": "#56b4e9",
 }  # fmt: skip
 

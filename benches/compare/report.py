@@ -90,14 +90,15 @@ def write(
     pictures = folder / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     measured = [workload for workload in workloads if view.servers(workload.name)]
-    for name, chart in draw(view, measured, lifetimes).items():
-        (pictures / name).write_text(chart)
+    # First: what was measured is not lost by a mistake in how it is shown.
     raw = {
         "command": command, "mode": mode, "seconds": round(seconds), "rounds": rounds, "machine": asdict(machine),
         "notes": notes,
         "results": [result.as_json() for result in results], "lifetimes": [asdict(each) for each in lifetimes],
     }  # fmt: skip
     (pictures / "results.json").write_text(json.dumps(raw, indent=1) + "\n")
+    for name, chart in draw(view, measured, lifetimes).items():
+        (pictures / name).write_text(chart)
     (folder / "benchmarks.md").write_text("\n".join(page(view, command, measured, lifetimes, machine, notes, seconds, rounds)))
 
 
