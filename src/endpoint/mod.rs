@@ -10,7 +10,7 @@ use crate::engine::Signature;
 use crate::observe::DeployedModelMetrics;
 use crate::protocol::generated::google::cloud::aiplatform::v1::ExplanationSpec;
 use crate::protocol::vertex::DeployedModelFields;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Admission, Refusal, Scheduler};
 use crate::task::Task;
 
 mod catalog;
@@ -50,6 +50,16 @@ pub struct ServedModel {
     pub files: Option<LocalArtifact>,
     /// Its queue.
     pub scheduler: Scheduler,
+}
+
+impl ServedModel {
+    /// Asks the queue for a share for so many items, with the bytes that these will take as tensors.
+    ///
+    /// # Errors
+    /// As [`Scheduler::admit`].
+    pub fn admit(&self, items: usize, deadline: tokio::time::Instant) -> Result<Admission, Refusal> {
+        self.scheduler.admit(items, self.task.item_bytes().saturating_mul(items), Some(deadline))
+    }
 }
 
 /// A model under an endpoint.

@@ -112,10 +112,7 @@ fn check_invoke(container: Option<&ModelContainerSpec>) -> Result<(), Status> {
         Some(("/*", false)) => {
             Err(Status::bad_field(field, format!("{field} and predict_route exclude each other: give one of them")))
         }
-        Some((other, _)) => {
-            let other: String = other.chars().take(64).collect();
-            Err(Status::bad_field(field, format!("{field} must be \"/*\"; it is {other:?}")))
-        }
+        Some((other, _)) => Err(Status::bad_field(field, format!("{field} must be \"/*\"; it is {:?}", shown(other)))),
     }
 }
 

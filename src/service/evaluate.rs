@@ -69,9 +69,7 @@ impl Evaluator {
         finish: impl Fn(&Task, &[Tensor]) -> Result<T, OutputError>,
     ) -> Result<Evaluated<T>, ServiceError> {
         let model = &chosen.deployed.model;
-        let item_bytes = model.task.item_bytes();
-        let count = instances.len();
-        let admission = model.scheduler.admit(count, item_bytes.saturating_mul(count), Some(deadline))?;
+        let admission = model.admit(instances.len(), deadline)?;
         let bytes: usize = instances.iter().map(Instance::byte_size).sum();
         let submitted = match model.task.is_light() && bytes <= AT_ONCE {
             true => prepare_at_once(&chosen.deployed, &instances, admission, deadline)?,

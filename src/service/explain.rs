@@ -83,7 +83,7 @@ impl Service {
         instances: Vec<Instance>,
         deadline: tokio::time::Instant,
     ) -> Result<Vec<Instance>, ServiceError> {
-        let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(deadline))?;
+        let _admission = model.admit(1, deadline)?;
         self.evaluator.check_pixels(&model.task, instances).await
     }
 }
@@ -395,7 +395,7 @@ impl Asked<'_> {
         model: &ServedModel,
         instance: Instance,
     ) -> Result<Result<Tensor, InputError>, ServiceError> {
-        let _admission = model.scheduler.admit(1, model.task.item_bytes(), Some(self.deadline))?;
+        let _admission = model.admit(1, self.deadline)?;
         let task = model.task.clone();
         let prepared = self.service.evaluator.pool.run(move || task.prepare(&instance));
         let prepared = prepared.await.map_err(|_| ServiceError::Panicked(self.index))?;

@@ -88,8 +88,7 @@ impl Service {
         let model = &chosen.deployed.model;
         let parameters = model.task.parse_parameters(parameters).map_err(ServiceError::Parameters)?;
         let rows = inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(0);
-        let bytes = model.task.item_bytes().saturating_mul(rows);
-        let admission = model.scheduler.admit(rows, bytes, Some(deadline))?;
+        let admission = model.admit(rows, deadline)?;
         let size: usize = inputs.iter().map(EncodedTensor::byte_size).sum();
         let (task, scheduler) = (model.task.clone(), model.scheduler.clone());
         let submit = move || -> Result<Vec<Submitted>, InputError> {
