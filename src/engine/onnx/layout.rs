@@ -61,6 +61,9 @@ impl Sessions {
 
     pub(super) fn run(&self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
         let Some(wide) = &self.wide else {
+            if !self.is_short(batch) {
+                self.narrow.step_aside();
+            }
             let begin = Instant::now();
             let result = self.narrow.run(batch);
             self.pace.ran(batch.len(), begin.elapsed());
@@ -68,6 +71,7 @@ impl Sessions {
         };
         let turn = self.load.begin(Instant::now());
         let session = if turn.is_alone { wide } else { &self.narrow };
+        session.step_aside();
         session.run(batch)
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::{BoxFuture, Engine, EngineError, Item, Signature, memory};
 
+mod affinity;
 mod bound;
 mod convert;
 mod file;

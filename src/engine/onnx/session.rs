@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ort::environment::Environment;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{IoBinding, RunOptions, Session};
 
+use super::affinity::Placement;
 use super::convert::{input_spec, input_value, is_contiguous, output_maps, output_spec, output_tensor, pad};
 use super::provider::{Memory, graph_run, register, wants_graphs};
 use super::shared::SharedSession;
@@ -24,6 +25,8 @@ pub(super) struct ModelSession {
     device_id: i32,
     /// Where the session records graphs: the options of runs without one.
     without_graph: Option<RunOptions>,
+    /// Where it has all CPUs for each run.
+    placement: Option<Placement>,
     /// What the session has borrowed, dropped after it.
     _weights: Option<Arc<SharedWeights>>,
     _memory: GivesBack,
@@ -48,7 +51,11 @@ impl ModelSession {
         options: &OnnxOptions,
         weights: Option<Arc<SharedWeights>>,
     ) -> Result<Self, LoadError> {
-        let build = |graphs| build(environment, path, provider, threads, options, weights.as_deref(), graphs);
+        let placement = (provider == Provider::Cpu).then(|| Placement::new(threads)).flatten();
+        let build = |graphs| {
+            let builder = builder(environment, threads, placement.as_ref(), options)?;
+            build(builder, path, provider, options, weights.as_deref(), graphs)
+        };
         let graphs = wants_graphs(provider, options);
         let without_graph = |graphs: bool| graphs.then(|| graph_run(None)).transpose();
         let built = build(graphs).or_else(|error| match graphs {
@@ -83,6 +90,7 @@ impl ModelSession {
             provider,
             device_id: options.device_id,
             without_graph,
+            placement,
             _weights: weights,
             _memory: GivesBack,
         })
@@ -95,6 +103,13 @@ impl ModelSession {
     /// The length of axis 0, when the model fixes it.
     pub(super) fn fixed_batch(&self) -> Option<usize> {
         self.fixed_batch
+    }
+
+    /// Moves the calling thread out of the way of those that will help it, where each CPU has one of them.
+    pub(super) fn step_aside(&self) {
+        if let Some(placement) = &self.placement {
+            placement.step_aside();
+        }
     }
 
     /// Whether it records graphs, one for each number that a run is given.
@@ -216,20 +231,31 @@ fn scatter(outputs: &[Tensor], rows: &[usize]) -> Result<Vec<Item>, TensorError>
         .collect()
 }
 
-fn build(
+fn builder(
     environment: &Environment,
+    threads: usize,
+    placement: Option<&Placement>,
+    options: &OnnxOptions,
+) -> ort::Result<SessionBuilder> {
+    let builder = Session::builder(environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads)?
+        .with_intra_op_spinning(options.spin)?;
+    Ok(match placement {
+        Some(placement) => builder.with_config_entry("session.intra_op_thread_affinities", placement.helpers())?,
+        None => builder,
+    })
+}
+
+fn build(
+    builder: SessionBuilder,
     path: &Path,
     provider: Provider,
-    threads: usize,
     options: &OnnxOptions,
     weights: Option<&SharedWeights>,
     graphs: bool,
 ) -> ort::Result<(Session, bool)> {
-    let mut builder = Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(threads)?
-        .with_intra_op_spinning(options.spin)?;
-    builder = register(builder, provider, options, graphs)?;
+    let mut builder = register(builder, provider, options, graphs)?;
     let session = match weights {
         Some(weights) => weights.commit(builder),
         None => builder.commit_from_file(path),
