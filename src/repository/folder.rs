@@ -1,8 +1,8 @@
 //! Finding models on a disk.
 //!
 //! A model is a folder with `model.onnx` or `onnx/model.onnx`. A repository holds `NAME/VERSION/` (versions are whole
-//! numbers) or `NAME/` (version 1); and a folder that is itself a model stands for a repository with just that one,
-//! which is what `AIP_STORAGE_URI` names.
+//! numbers) or `NAME/` (version 1); and a folder that is itself a model, or holds nothing but its versions, stands for a
+//! repository with just that one, which is what `AIP_STORAGE_URI` names.
 
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ pub fn find_in_artifact(directory: &Path) -> Result<Found, RepositoryError> {
 fn find_within(directory: &Path, most: usize) -> Result<Found, RepositoryError> {
     if has_model(directory) {
         let model = ModelFolder {
-            name: flat_name(directory),
+            name: lone_name(directory),
             version: 1,
             directory: directory.to_path_buf(),
             manifest_directories: vec![directory.to_path_buf()],
@@ -98,8 +98,13 @@ fn find_within(directory: &Path, most: usize) -> Result<Found, RepositoryError> 
     }
     let mut found = Found::default();
     let mut left = most;
-    for child in subfolders(directory, &mut left)? {
-        find_versions(&child, &mut found, &mut left)?;
+    let children = subfolders(directory, &mut left)?;
+    if are_versions(&children) {
+        find_versions(directory, lone_name(directory), &mut found, &mut left)?;
+    } else {
+        for child in children {
+            find_versions(&child, folder_name(&child), &mut found, &mut left)?;
+        }
     }
     if found.models.is_empty() && found.problems.is_empty() {
         return Err(other_kind(directory).unwrap_or_else(|| RepositoryError::NoModels(directory.to_path_buf())));
@@ -112,8 +117,7 @@ fn find_within(directory: &Path, most: usize) -> Result<Found, RepositoryError> 
 ///
 /// # Errors
 /// When there is more below it than is looked at.
-fn find_versions(directory: &Path, found: &mut Found, left: &mut usize) -> Result<(), RepositoryError> {
-    let name = folder_name(directory);
+fn find_versions(directory: &Path, name: String, found: &mut Found, left: &mut usize) -> Result<(), RepositoryError> {
     let folder = |version, path: PathBuf| ModelFolder {
         name: name.clone(),
         version,
@@ -166,8 +170,14 @@ fn version_of(directory: &Path) -> Option<u64> {
     name.parse().ok().filter(|version: &u64| *version > 0 && version.to_string() == name)
 }
 
+/// Whether folders are the versions of one model: those of them that are models are named by whole numbers.
+fn are_versions(folders: &[PathBuf]) -> bool {
+    let mut models = folders.iter().filter(|folder| has_model(folder)).peekable();
+    models.peek().is_some() && models.all(|folder| version_of(folder).is_some())
+}
+
 /// The name of a folder that is itself the model: its own, or that of the folder above where its own is a version.
-fn flat_name(directory: &Path) -> String {
+fn lone_name(directory: &Path) -> String {
     let resolved = directory.canonicalize().unwrap_or_else(|_| directory.to_path_buf());
     let name = match (version_of(&resolved), resolved.parent()) {
         (Some(_), Some(parent)) => folder_name(parent),
@@ -255,6 +265,16 @@ mod tests {
         let root = repository(&["bucket/model.onnx", "bucket/config.json"]);
         let models = find_models(&root.path().join("bucket")).unwrap().models;
         assert_eq!((models[0].name.as_str(), models[0].version, models.len()), ("bucket", 1, 1));
+    }
+
+    #[test]
+    fn a_folder_may_hold_nothing_but_versions_of_a_model() {
+        let root = repository(&["vit/2/model.onnx", "vit/10/model.onnx", "vit/model.toml", "vit/notes/a.txt"]);
+        let models = find_models(&root.path().join("vit")).unwrap().models;
+        let named: Vec<_> = models.iter().map(|model| (model.name.as_str(), model.version)).collect();
+        assert_eq!(named, [("vit", 2), ("vit", 10)]);
+        assert_eq!(models[0].manifest_directories[1], root.path().join("vit"));
+        assert_eq!(found(&["1/model.onnx", "cat/model.onnx"]), [("1".into(), 1), ("cat".into(), 1)]);
     }
 
     #[test]
