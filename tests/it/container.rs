@@ -31,12 +31,7 @@ async fn the_variables_of_vertex() {
     assert!(metrics.contains(r#"tessera_images_total{format="png"} 1"#), "{metrics}");
     assert!(metrics.contains("tessera_predictions_total") && metrics.contains("tessera_build_info"), "{metrics}");
     // The log has the path that was asked for.
-    let asked = format!("{route}:predict");
-    let begin = Instant::now();
-    while !server.log().iter().any(|line| line.contains(&asked)) {
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:#?}", server.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    server.logged(&format!("{route}:predict"));
 }
 
 #[tokio::test]

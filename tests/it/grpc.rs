@@ -231,7 +231,7 @@ async fn errors_carry_their_details() {
     let metrics = client().get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains(r#"tessera_errors_total{code="INVALID_ARGUMENT"} 7"#), "{metrics}");
     assert!(metrics.contains(r#"tessera_errors_total{code="NOT_FOUND"} 1"#));
-    assert!(server.log().iter().any(|line| line.contains("PredictionService/Predict 404 in")));
+    server.logged("PredictionService/Predict 404 in");
 }
 
 /// A failure with its details, which repeat its code and message.

@@ -104,7 +104,7 @@ impl Builder {
         let (found, address) = std::sync::mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let lines = log.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if let Some(address) = listening(&line, "api") {
                     let _ = found.send(address);
@@ -112,9 +112,10 @@ impl Builder {
                 lines.lock().unwrap().push(line);
             }
         });
+        let reader = Some(reader);
         let address = address.recv_timeout(Duration::from_secs(20));
         let address = address.unwrap_or_else(|_| panic!("the server did not listen: {:#?}", log.lock().unwrap()));
-        Server { child, address, log, _repository: self.repository }
+        Server { child, address, log, reader, _repository: self.repository }
     }
 
     /// Starts it and waits until it is ready.
@@ -142,6 +143,7 @@ pub struct Server {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
     _repository: tempfile::TempDir,
 }
 
@@ -152,13 +154,7 @@ impl Server {
 
     /// Where gRPC listens, which it says right after the API does.
     pub fn grpc_address(&self) -> SocketAddr {
-        for _ in 0..200 {
-            if let Some(address) = self.log().iter().find_map(|line| listening(line, "grpc")) {
-                return address;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("gRPC does not listen: {:#?}", self.log());
+        listening(&self.logged(r#""listener":"grpc""#), "grpc").expect("the line has an address")
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -170,8 +166,21 @@ impl Server {
     }
 
     /// What it has printed so far.
+    /// What it has logged and is read already; after [`Server::wait`] all of it.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
+    }
+
+    /// The first line with these words, which comes soon: lines are written by a thread of their own.
+    pub fn logged(&self, words: &str) -> String {
+        let begin = Instant::now();
+        loop {
+            if let Some(line) = self.log().into_iter().find(|line| line.contains(words)) {
+                return line;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "{words:?} isn't in the log: {:#?}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn wait_until_ready(&self) {
@@ -198,6 +207,9 @@ impl Server {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().unwrap();
+                }
                 return status;
             }
             assert!(begin.elapsed() < limit, "the server did not end: {:#?}", self.log());

@@ -271,9 +271,7 @@ async fn answers_do_not_depend_on_the_load() {
     let server = Builder::with_models(&["imagenet"]).setting("log.level", "debug").start();
     // A lone request has all cores, as the log says, others share them: the same bits either way.
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-        let log = server.log();
-        let warmed = log.iter().find(|line| line.contains(r#""message":"warmed""#)).expect("it is warmed");
-        let warmed: Value = serde_json::from_str(warmed).unwrap();
+        let warmed: Value = serde_json::from_str(&server.logged(r#""message":"warmed""#)).unwrap();
         assert_eq!(warmed["wide"], true, "{warmed}");
         // Most of the 18 MB are kernels of convolutions, and there is one copy of them.
         assert!(warmed["lent"].as_u64() > Some(15_000_000), "{warmed}");
