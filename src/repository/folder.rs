@@ -100,10 +100,11 @@ fn find_within(directory: &Path, most: usize) -> Result<Found, RepositoryError> 
     let mut left = most;
     let children = subfolders(directory, &mut left)?;
     if are_versions(&children) {
-        find_versions(directory, lone_name(directory), &mut found, &mut left)?;
+        let versions = versions_among(children, directory, &mut found);
+        add_model(directory, &lone_name(directory), versions, &mut found);
     } else {
         for child in children {
-            find_versions(&child, folder_name(&child), &mut found, &mut left)?;
+            find_model(&child, &mut found, &mut left)?;
         }
     }
     if found.models.is_empty() && found.problems.is_empty() {
@@ -113,55 +114,63 @@ fn find_within(directory: &Path, most: usize) -> Result<Found, RepositoryError> 
     Ok(found)
 }
 
-/// Adds the versions in the folder of one model.
+/// Adds the model of a folder, if it holds one.
 ///
 /// # Errors
 /// When there is more below it than is looked at.
-fn find_versions(directory: &Path, name: String, found: &mut Found, left: &mut usize) -> Result<(), RepositoryError> {
-    let folder = |version, path: PathBuf| ModelFolder {
-        name: name.clone(),
-        version,
-        manifest_directories: vec![path.clone(), directory.to_path_buf()],
-        directory: path,
-    };
-    let mut models = Vec::new();
-    if has_model(directory) {
-        models.push(folder(1, directory.to_path_buf()));
+fn find_model(directory: &Path, found: &mut Found, left: &mut usize) -> Result<(), RepositoryError> {
+    let versions = if has_model(directory) {
+        vec![(1, directory.to_path_buf())]
     } else {
-        let children = match subfolders(directory, left) {
-            Ok(children) => children,
+        match subfolders(directory, left) {
+            Ok(children) => versions_among(children, directory, found),
             Err(error @ RepositoryError::TooMany(_)) => return Err(error),
             Err(error) => {
                 found.problems.push(error);
                 return Ok(());
             }
-        };
-        for child in children {
-            match (version_of(&child), has_model(&child)) {
-                (Some(version), true) => models.push(folder(version, child)),
-                (None, true) => found.problems.push(RepositoryError::Invalid {
-                    reason: "a version must be a whole number from 1, such as `1`; rename the folder".to_owned(),
-                    path: child,
-                }),
-                (Some(_), false) => found.problems.extend(other_kind(&child)),
-                (None, false) => {}
-            }
         }
-        if models.is_empty() {
-            found.problems.extend(other_kind(directory));
+    };
+    add_model(directory, &folder_name(directory), versions, found);
+    Ok(())
+}
+
+/// Those of a model's folders that are versions of it; what else is wrong with them goes to the problems.
+fn versions_among(children: Vec<PathBuf>, directory: &Path, found: &mut Found) -> Vec<(u64, PathBuf)> {
+    let mut versions = Vec::new();
+    for child in children {
+        match (version_of(&child), has_model(&child)) {
+            (Some(version), true) => versions.push((version, child)),
+            (None, true) => found.problems.push(RepositoryError::Invalid {
+                reason: "a version must be a whole number from 1, such as `1`; rename the folder".to_owned(),
+                path: child,
+            }),
+            (Some(_), false) => found.problems.extend(other_kind(&child)),
+            (None, false) => {}
         }
     }
-    if !models.is_empty() && !is_id(&name) {
+    if versions.is_empty() {
+        found.problems.extend(other_kind(directory));
+    }
+    versions
+}
+
+fn add_model(directory: &Path, name: &str, versions: Vec<(u64, PathBuf)>, found: &mut Found) {
+    if !versions.is_empty() && !is_id(name) {
         found.problems.push(RepositoryError::Invalid {
             path: directory.to_path_buf(),
             reason: "a model's name is part of URLs: it must have only letters, digits, '-', '_' and '.', and begin \
                      with a letter or a digit; rename the folder"
                 .to_owned(),
         });
-        return Ok(());
+        return;
     }
-    found.models.append(&mut models);
-    Ok(())
+    found.models.extend(versions.into_iter().map(|(version, path)| ModelFolder {
+        name: name.to_owned(),
+        version,
+        manifest_directories: vec![path.clone(), directory.to_path_buf()],
+        directory: path,
+    }));
 }
 
 /// The version that a folder's name is; `01` would be a second name of 1.
