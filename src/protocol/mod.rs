@@ -5,6 +5,7 @@ pub mod explain;
 pub mod generated;
 pub mod open_inference;
 pub mod proto_json;
+mod quick;
 pub mod status;
 pub mod tf_serving;
 pub mod unique;

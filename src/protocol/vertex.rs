@@ -13,6 +13,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::quick;
+
 /// Which of the two protocols a body belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
@@ -85,6 +87,10 @@ pub(super) const ECHO: usize = 40;
 /// # Errors
 /// [`RequestError`] says what is wrong, with the position for what isn't JSON at all.
 pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequest, RequestError> {
+    if let Some(found) = quick::instances(body, limit) {
+        let instances = found.into_iter().map(|range| body.slice(range)).collect();
+        return Ok(PredictRequest { instances, parameters: None });
+    }
     let top = match read_top(body, limit)? {
         Top::Object(fields) => fields,
         Top::List(instances) if surface == Surface::Container => {

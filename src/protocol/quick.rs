@@ -1,0 +1,207 @@
+//! A quick look at the bodies that pictures come in.
+//!
+//! A JSON parser looks at each byte of a string for its end, escapes and control characters, eight at a time at best, and
+//! again for UTF-8; a body with a picture is one string of a megabyte. So the form that clients send is recognised here,
+//! at several times that speed: objects of strings (or of such objects) in `instances`, and nothing beside them. A body
+//! that differs in the least is left to the parser, whose answer for the others is the same: what is known here is
+//! only where they begin and end.
+
+use std::ops::Range;
+
+/// Where the instances of a body are that is `{"instances": [{"b64": "..."}, ...]}`, whatever the names in them and the
+/// space between. None for any other, be it valid or not, and for more than `limit` instances.
+pub(super) fn instances(body: &[u8], limit: usize) -> Option<Vec<Range<usize>>> {
+    let mut cursor = Cursor { body, at: 0 };
+    cursor.open(b'{')?;
+    if cursor.string()? != b"instances" {
+        return None;
+    }
+    cursor.open(b':')?;
+    cursor.open(b'[')?;
+    let mut found = Vec::new();
+    loop {
+        cursor.space();
+        let begin = cursor.at;
+        cursor.object(DEPTH)?;
+        found.push(begin..cursor.at);
+        match cursor.token()? {
+            b',' if found.len() < limit => {}
+            b']' => break,
+            _ => return None,
+        }
+    }
+    cursor.open(b'}')?;
+    cursor.space();
+    (cursor.at == body.len()).then_some(found)
+}
+
+/// An object of objects of strings, such as `{"image_bytes": {"b64": "..."}}`.
+const DEPTH: usize = 2;
+
+struct Cursor<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.body.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// The next byte that isn't space.
+    fn token(&mut self) -> Option<u8> {
+        self.space();
+        let token = self.body.get(self.at).copied();
+        self.at += 1;
+        token
+    }
+
+    fn open(&mut self, token: u8) -> Option<()> {
+        (self.token()? == token).then_some(())
+    }
+
+    /// A string without escapes, all ASCII.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.open(b'"')?;
+        let rest = &self.body[self.at..];
+        let length = plain_length(rest);
+        self.at += length + 1;
+        (*rest.get(length)? == b'"').then(|| &rest[..length])
+    }
+
+    fn object(&mut self, depth: usize) -> Option<()> {
+        self.open(b'{')?;
+        loop {
+            self.string()?;
+            self.open(b':')?;
+            self.space();
+            match self.body.get(self.at)? {
+                b'{' if depth > 1 => self.object(depth - 1)?,
+                _ => self.string().map(drop)?,
+            }
+            match self.token()? {
+                b',' => {}
+                b'}' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// How many bytes come before the first that ends a string, or isn't itself in it: a quote, a backslash, a control
+/// character, or one beyond ASCII.
+fn plain_length(text: &[u8]) -> usize {
+    // Compared as signed numbers, controls and what is beyond ASCII are all below the space.
+    let is_special = |byte: &u8| byte.cast_signed() < 0x20 || *byte == b'"' || *byte == b'\\';
+    // No early end within a block, so that the compiler compares many bytes at once.
+    let block = text.chunks(64).position(|block| block.iter().fold(false, |any, byte| any | is_special(byte)));
+    let from = block.map_or(text.len(), |index| index * 64);
+    text[from..].iter().position(is_special).map_or(text.len(), |length| from + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(body: &str) -> Option<Vec<&str>> {
+        instances(body.as_bytes(), 2).map(|ranges| ranges.into_iter().map(|range| &body[range]).collect())
+    }
+
+    #[test]
+    fn the_forms_of_pictures() {
+        assert_eq!(found(r#"{"instances":[{"b64":"AA+/"}]}"#), Some(vec![r#"{"b64":"AA+/"}"#]));
+        assert_eq!(
+            found("\n{ \"instances\" :[ {\"image\": {\"b64\": \"\"} , \"tag\" : \"x\" }\t,{\"b64\":\"B\"} ]\r\n} "),
+            Some(vec!["{\"image\": {\"b64\": \"\"} , \"tag\" : \"x\" }", "{\"b64\":\"B\"}"])
+        );
+    }
+
+    #[test]
+    fn all_else_is_left_to_the_parser() {
+        for body in [
+            "",
+            "{",
+            "[]",
+            r#"{"instances":[]}"#,
+            r#"{"instances":[{}]}"#,
+            r#"{"instances":["AAAA"]}"#,
+            r#"{"instances":[[1,2]]}"#,
+            r#"{"instances":[{"b64":1}]}"#,
+            r#"{"instances":[{"b64":"A"}],"parameters":{}}"#,
+            r#"{"parameters":{},"instances":[{"b64":"A"}]}"#,
+            r#"{"instances":[{"b64":"A"},{"b64":"A"},{"b64":"A"}]}"#,
+            r#"{"instances":[{"b64":"A\/A"}]}"#,
+            "{\"instances\":[{\"b64\":\"A\nA\"}]}",
+            "{\"instances\":[{\"b64\":\"A\u{e9}\"}]}",
+            r#"{"instances":[{"a":{"b":{"c":"deeper"}}}]}"#,
+            r#"{"instances":[{"b64":"A"}]"#,
+            r#"{"instances":[{"b64":"A"}]}}"#,
+            r#"{"instances":[{"b64":"A"},]}"#,
+            r#"{"instances":[{"b64":"A",}]}"#,
+            r#"{"instances":[{"b64":"A"#,
+        ] {
+            assert_eq!(found(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_string_ends_wherever_it_ends() {
+        for length in 0..200 {
+            let mut text = vec![b'A'; length];
+            assert_eq!(plain_length(&text), length);
+            for special in *b"\"\\\n\x1f\x00\x80\xff" {
+                text.push(special);
+                text.extend(*b"A\"A");
+                assert_eq!(plain_length(&text), length);
+                text.truncate(length);
+            }
+        }
+        assert_eq!(plain_length(b" ~\x7f!"), 4);
+    }
+
+    /// Whatever is recognised is JSON, and the parser finds the same in it.
+    #[test]
+    fn nothing_is_recognised_that_the_parser_would_refuse() {
+        let pieces = [
+            "}",
+            "]",
+            "}]}",
+            "}}]}",
+            ",\"k\":\"v\"",
+            "},{\"b64\":\"B\"",
+            "},{\"x\":{\"b64\":\"B\"}",
+            ",",
+            "\"",
+            ":",
+            "{",
+            " ",
+            "\n",
+            "1",
+            "\\n",
+            "é",
+        ];
+        let mut recognised = 0;
+        // A walk through sequences of pieces, the same at each run.
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..200_000 {
+            let mut body = r#"{"instances":[{"b64":"A""#.to_owned();
+            for _ in 0..random(6) {
+                body.push_str(pieces[random(pieces.len())]);
+            }
+            let Some(ranges) = instances(body.as_bytes(), 100) else { continue };
+            recognised += 1;
+            let parsed: serde_json::Value =
+                serde_json::from_str(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            let each: Vec<serde_json::Value> =
+                ranges.into_iter().map(|range| serde_json::from_str(&body[range]).unwrap()).collect();
+            assert_eq!(parsed["instances"], serde_json::Value::from(each), "{body}");
+        }
+        assert!(recognised > 1_000, "only {recognised}");
+    }
+}
