@@ -165,7 +165,6 @@ impl Server {
         self.child.id()
     }
 
-    /// What it has printed so far.
     /// What it has logged and is read already; after [`Server::wait`] all of it.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
@@ -181,6 +180,14 @@ impl Server {
             assert!(begin.elapsed() < Duration::from_secs(10), "{words:?} isn't in the log: {:#?}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Its memory that is in use, in MiB.
+    #[cfg(target_os = "linux")]
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
     }
 
     pub fn wait_until_ready(&self) {

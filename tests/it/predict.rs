@@ -287,3 +287,30 @@ async fn answers_do_not_depend_on_the_load() {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_a_burst_comes_back() {
+    let server = imagenet();
+    let small = json!({"instances": [instance(&example("cat.jpg"))]});
+    assert_eq!(post(&server, PREDICT, &small).await.0, 200);
+    let before = server.resident();
+    let picture = image::RgbImage::from_fn(4000, 3000, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    let large = json!({"instances": [instance(jpeg.get_ref())]});
+    for _ in 0..2 {
+        let together = (0..12).map(|_| post(&server, PREDICT, &large));
+        for answer in futures_util::future::join_all(together).await {
+            assert_eq!(answer.0, 200, "{}", answer.1);
+        }
+    }
+    let burst = server.resident();
+    assert!(burst > before + 60, "{before} to {burst} MiB");
+    // The allocator keeps what is free for ten seconds.
+    let begin = std::time::Instant::now();
+    while server.resident() > before + (burst - before) / 3 {
+        assert!(begin.elapsed().as_secs() < 30, "{before} MiB before, {burst} at most, {} after", server.resident());
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}

@@ -1,7 +1,6 @@
 //! Which deployed model answers, and that none goes missing while they come and go.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{LINEAR, PARENT, artifact, ask, create, deploy, done, predict, refused, upload};
-use crate::harness::{Builder, Server, client};
+use crate::harness::{Builder, client};
 
 #[tokio::test]
 async fn traffic_follows_the_split_exactly_or_the_session() {
@@ -164,13 +163,6 @@ async fn no_request_fails_while_models_come_and_go() {
     assert!(answered.load(Ordering::Relaxed) > 50, "{answered:?}");
 }
 
-/// The memory of a process that is in use, in MiB.
-fn resident(server: &Server) -> usize {
-    let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/status", server.pid()))).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn memory_comes_back() {
@@ -179,7 +171,7 @@ async fn memory_comes_back() {
     let warm = deploy(&server, &endpoint, &model, json!({"0": 100})).await;
     done(&server, "POST", &format!("/v1/{endpoint}:undeployModel"), json!({"deployedModelId": warm})).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = resident(&server);
+    let before = server.resident();
     let mut ids = Vec::new();
     for _ in 0..6 {
         let body =
@@ -188,7 +180,7 @@ async fn memory_comes_back() {
         let version = uploaded["response"]["modelVersionId"].as_str().unwrap();
         ids.push(deploy(&server, &endpoint, &format!("{model}@{version}"), json!({"0": 100})).await);
     }
-    let loaded = resident(&server);
+    let loaded = server.resident();
     assert!(loaded > before + 40, "{before} to {loaded} MiB");
     for id in ids {
         let (_, shown) = ask(&server, "PATCH", &format!("/v1/{endpoint}?updateMask=trafficSplit"), json!({})).await;
@@ -196,13 +188,13 @@ async fn memory_comes_back() {
         done(&server, "POST", &format!("/v1/{endpoint}:undeployModel"), json!({"deployedModelId": id})).await;
     }
     // Threads end after the last request; the allocator gives back then.
-    let mut after = resident(&server);
+    let mut after = server.resident();
     for _ in 0..50 {
         if after < before + (loaded - before) / 4 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        after = resident(&server);
+        after = server.resident();
     }
     panic!("{before} MiB before, {loaded} with six models, {after} after");
 }
