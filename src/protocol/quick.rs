@@ -2,41 +2,63 @@
 //!
 //! A JSON parser looks at each byte of a string for its end, escapes and control characters, eight at a time at best, and
 //! again for UTF-8; a body with a picture is one string of a megabyte. So the form that clients send is recognised here,
-//! at several times that speed: objects of strings (or of such objects) in `instances`, and nothing beside them. A body
-//! that differs in the least is left to the parser, whose answer for the others is the same: what is known here is
-//! only where they begin and end.
+//! at several times that speed: objects of strings (or of such objects) in `instances`, and nothing after them but
+//! `parameters`. A body that differs in the least is left to the parser, which would say the same of those that are
+//! recognised.
 
 use std::ops::Range;
 
-/// Where the instances of a body are that is `{"instances": [{"b64": "..."}, ...]}`, whatever the names in them and the
-/// space between. None for any other, be it valid or not, and for more than `limit` instances.
-pub(super) fn instances(body: &[u8], limit: usize) -> Option<Vec<Range<usize>>> {
+use serde_json::value::RawValue;
+
+/// What a body consists of.
+pub(super) struct Parts<'a> {
+    /// Where the instances are; at least one.
+    pub(super) instances: Vec<Range<usize>>,
+    pub(super) parameters: Option<&'a RawValue>,
+}
+
+/// The parts of a body that is `{"instances": [{"b64": "..."}, ...]}`, whatever the names in them and the space between,
+/// perhaps with `parameters`. None for any other, be it valid or not, and for more than `limit` instances.
+pub(super) fn parts(body: &[u8], limit: usize) -> Option<Parts<'_>> {
     let mut cursor = Cursor { body, at: 0 };
-    cursor.open(b'{')?;
-    if cursor.string()? != b"instances" {
-        return None;
-    }
-    cursor.open(b':')?;
-    cursor.open(b'[')?;
-    let mut found = Vec::new();
+    cursor.expect(b'{')?;
+    cursor.name(b"instances")?;
+    cursor.expect(b'[')?;
+    let mut instances = Vec::new();
     loop {
         cursor.space();
         let begin = cursor.at;
         cursor.object(DEPTH)?;
-        found.push(begin..cursor.at);
+        instances.push(begin..cursor.at);
         match cursor.token()? {
-            b',' if found.len() < limit => {}
+            b',' if instances.len() < limit => {}
             b']' => break,
             _ => return None,
         }
     }
-    cursor.open(b'}')?;
-    cursor.space();
-    (cursor.at == body.len()).then_some(found)
+    match cursor.token()? {
+        b',' => {
+            cursor.name(b"parameters")?;
+            // Up to the brace that closes the body, if there is nothing else before it.
+            let end = body.iter().rposition(|byte| !is_space(*byte))?;
+            let rest = body.get(cursor.at..=end)?.strip_suffix(b"}")?;
+            Some(Parts { instances, parameters: Some(serde_json::from_slice(rest).ok()?) })
+        }
+        b'}' => {
+            cursor.space();
+            (cursor.at == body.len()).then_some(Parts { instances, parameters: None })
+        }
+        _ => None,
+    }
 }
 
 /// An object of objects of strings, such as `{"image_bytes": {"b64": "..."}}`.
 const DEPTH: usize = 2;
+
+/// What JSON calls white space.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
 
 struct Cursor<'a> {
     body: &'a [u8],
@@ -45,7 +67,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.body.get(self.at) {
+        while self.body.get(self.at).copied().is_some_and(is_space) {
             self.at += 1;
         }
     }
@@ -58,13 +80,19 @@ impl<'a> Cursor<'a> {
         token
     }
 
-    fn open(&mut self, token: u8) -> Option<()> {
+    fn expect(&mut self, token: u8) -> Option<()> {
         (self.token()? == token).then_some(())
+    }
+
+    /// The name of a member, and the colon after it.
+    fn name(&mut self, name: &[u8]) -> Option<()> {
+        (self.string()? == name).then_some(())?;
+        self.expect(b':')
     }
 
     /// A string without escapes, all ASCII.
     fn string(&mut self) -> Option<&'a [u8]> {
-        self.open(b'"')?;
+        self.expect(b'"')?;
         let rest = &self.body[self.at..];
         let length = plain_length(rest);
         self.at += length + 1;
@@ -72,10 +100,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn object(&mut self, depth: usize) -> Option<()> {
-        self.open(b'{')?;
+        self.expect(b'{')?;
         loop {
             self.string()?;
-            self.open(b':')?;
+            self.expect(b':')?;
             self.space();
             match self.body.get(self.at)? {
                 b'{' if depth > 1 => self.object(depth - 1)?,
@@ -106,7 +134,9 @@ mod tests {
     use super::*;
 
     fn found(body: &str) -> Option<Vec<&str>> {
-        instances(body.as_bytes(), 2).map(|ranges| ranges.into_iter().map(|range| &body[range]).collect())
+        let parts = parts(body.as_bytes(), 2)?;
+        let instances = parts.instances.into_iter().map(|range| &body[range]);
+        Some(instances.chain(parts.parameters.map(RawValue::get)).collect())
     }
 
     #[test]
@@ -115,6 +145,10 @@ mod tests {
         assert_eq!(
             found("\n{ \"instances\" :[ {\"image\": {\"b64\": \"\"} , \"tag\" : \"x\" }\t,{\"b64\":\"B\"} ]\r\n} "),
             Some(vec!["{\"image\": {\"b64\": \"\"} , \"tag\" : \"x\" }", "{\"b64\":\"B\"}"])
+        );
+        assert_eq!(
+            found(r#"{"instances":[{"b64":"A"}],"parameters": {"topK":[1, "é"]} } "#),
+            Some(vec![r#"{"b64":"A"}"#, r#"{"topK":[1, "é"]}"#])
         );
     }
 
@@ -129,7 +163,13 @@ mod tests {
             r#"{"instances":["AAAA"]}"#,
             r#"{"instances":[[1,2]]}"#,
             r#"{"instances":[{"b64":1}]}"#,
-            r#"{"instances":[{"b64":"A"}],"parameters":{}}"#,
+            r#"{"instances":[{"b64":"A"}],"parameters":{},"parameters":{}}"#,
+            r#"{"instances":[{"b64":"A"}],"parameters":{},"labels":{}}"#,
+            r#"{"instances":[{"b64":"A"}],"labels":{}}"#,
+            r#"{"instances":[{"b64":"A"}],"parameters":}"#,
+            r#"{"instances":[{"b64":"A"}],"parameters":1"#,
+            "{\"instances\":[{\"b64\":\"A\"}],\"parameters\":1}\x0c",
+            "{\"instances\":[{\"b64\":\"A\"}]}\x0c",
             r#"{"parameters":{},"instances":[{"b64":"A"}]}"#,
             r#"{"instances":[{"b64":"A"},{"b64":"A"},{"b64":"A"}]}"#,
             r#"{"instances":[{"b64":"A\/A"}]}"#,
@@ -194,13 +234,14 @@ mod tests {
             for _ in 0..random(6) {
                 body.push_str(pieces[random(pieces.len())]);
             }
-            let Some(ranges) = instances(body.as_bytes(), 100) else { continue };
+            let Some(parts) = parts(body.as_bytes(), 100) else { continue };
             recognised += 1;
             let parsed: serde_json::Value =
                 serde_json::from_str(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
-            let each: Vec<serde_json::Value> =
-                ranges.into_iter().map(|range| serde_json::from_str(&body[range]).unwrap()).collect();
+            let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            let each: Vec<_> = parts.instances.into_iter().map(|range| value(&body[range])).collect();
             assert_eq!(parsed["instances"], serde_json::Value::from(each), "{body}");
+            assert_eq!(parsed.get("parameters").cloned(), parts.parameters.map(|raw| value(raw.get())), "{body}");
         }
         assert!(recognised > 1_000, "only {recognised}");
     }

@@ -87,9 +87,9 @@ pub(super) const ECHO: usize = 40;
 /// # Errors
 /// [`RequestError`] says what is wrong, with the position for what isn't JSON at all.
 pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequest, RequestError> {
-    if let Some(found) = quick::instances(body, limit) {
-        let instances = found.into_iter().map(|range| body.slice(range)).collect();
-        return Ok(PredictRequest { instances, parameters: None });
+    if let Some(parts) = quick::parts(body, limit) {
+        let instances = parts.instances.into_iter().map(|range| body.slice(range)).collect();
+        return Ok(PredictRequest { instances, parameters: slice_of(body, parts.parameters) });
     }
     let top = match read_top(body, limit)? {
         Top::Object(fields) => fields,
@@ -113,8 +113,14 @@ fn request(body: &Bytes, fields: Fields<'_>, limit: usize) -> Result<PredictRequ
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
     Ok(PredictRequest {
         instances: instances.into_iter().map(slice).collect(),
-        parameters: fields.parameters.filter(|raw| raw.get() != "null").map(slice),
+        parameters: slice_of(body, fields.parameters),
     })
+}
+
+/// The JSON text of parameters in a body; none for `null`.
+fn slice_of(body: &Bytes, parameters: Option<&RawValue>) -> Option<Bytes> {
+    let given = parameters.filter(|raw| raw.get() != "null");
+    given.map(|raw| body.slice_ref(raw.get().as_bytes()))
 }
 
 /// Parses a body that has other fields beside, whose JSON, an object of them, is given back.
