@@ -21,7 +21,7 @@ use serde_json::Value;
 use serde_json::ser::Formatter;
 use serde_json::value::RawValue;
 
-use super::vertex::{ECHO, Fields, InstanceList, Instances, RequestError, Top, other_kinds, read_top};
+use super::vertex::{self, ECHO, Fields, InstanceList, Instances, RequestError, Top, other_kinds, read_top};
 
 /// Whether a request was made of rows, which decides on the form of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,12 @@ pub struct PredictRequest {
 /// # Errors
 /// [`RequestError`].
 pub fn parse(body: &Bytes, limit: usize) -> Result<PredictRequest, RequestError> {
-    with_tokens(body, |body| read(body, limit))
+    match vertex::recognise(body, limit) {
+        Some(request) => {
+            Ok(PredictRequest { rows: request.instances, parameters: request.parameters, form: Form::Rows })
+        }
+        None => with_tokens(body, |body| read(body, limit)),
+    }
 }
 
 fn read(body: &Bytes, limit: usize) -> Result<PredictRequest, RequestError> {

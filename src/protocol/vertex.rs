@@ -87,9 +87,8 @@ pub(super) const ECHO: usize = 40;
 /// # Errors
 /// [`RequestError`] says what is wrong, with the position for what isn't JSON at all.
 pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequest, RequestError> {
-    if let Some(parts) = quick::parts(body, limit) {
-        let instances = parts.instances.into_iter().map(|range| body.slice(range)).collect();
-        return Ok(PredictRequest { instances, parameters: slice_of(body, parts.parameters) });
+    if let Some(request) = recognise(body, limit) {
+        return Ok(request);
     }
     let top = match read_top(body, limit)? {
         Top::Object(fields) => fields,
@@ -103,6 +102,13 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
         return Err(RequestError::Unknown(field.clone()));
     }
     request(body, top, limit)
+}
+
+/// The request in a body of the most common form, which all faces that speak of `instances` understand alike.
+pub(super) fn recognise(body: &Bytes, limit: usize) -> Option<PredictRequest> {
+    let parts = quick::parts(body, limit)?;
+    let instances = parts.instances.into_iter().map(|range| body.slice(range)).collect();
+    Some(PredictRequest { instances, parameters: slice_of(body, parts.parameters) })
 }
 
 fn request(body: &Bytes, fields: Fields<'_>, limit: usize) -> Result<PredictRequest, RequestError> {
