@@ -208,6 +208,8 @@ mod tests {
             "}",
             "]",
             "}]}",
+            "}],\"parameters\":",
+            "1}",
             "}}]}",
             ",\"k\":\"v\"",
             "},{\"b64\":\"B\"",
@@ -222,7 +224,7 @@ mod tests {
             "\\n",
             "é",
         ];
-        let mut recognised = 0;
+        let (mut recognised, mut with_parameters) = (0, 0);
         // A walk through sequences of pieces, the same at each run.
         let mut state = 1_u64;
         let mut random = |below: usize| {
@@ -236,6 +238,7 @@ mod tests {
             }
             let Some(parts) = parts(body.as_bytes(), 100) else { continue };
             recognised += 1;
+            with_parameters += usize::from(parts.parameters.is_some());
             let parsed: serde_json::Value =
                 serde_json::from_str(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
             let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
@@ -243,6 +246,6 @@ mod tests {
             assert_eq!(parsed["instances"], serde_json::Value::from(each), "{body}");
             assert_eq!(parsed.get("parameters").cloned(), parts.parameters.map(|raw| value(raw.get())), "{body}");
         }
-        assert!(recognised > 1_000, "only {recognised}");
+        assert!(recognised > 1_000 && with_parameters > 100, "only {recognised}, {with_parameters} with parameters");
     }
 }

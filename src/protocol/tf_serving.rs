@@ -21,7 +21,9 @@ use serde_json::Value;
 use serde_json::ser::Formatter;
 use serde_json::value::RawValue;
 
-use super::vertex::{self, ECHO, Fields, InstanceList, Instances, RequestError, Top, other_kinds, read_top};
+use super::vertex::{
+    self, ECHO, Fields, InstanceList, Instances, RequestError, Top, other_kinds, parameters_of, read_top,
+};
 
 /// Whether a request was made of rows, which decides on the form of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +80,7 @@ fn read(body: &Bytes, limit: usize) -> Result<PredictRequest, RequestError> {
         (Some(_), Some(_)) => return Err(RequestError::RowsAndColumns),
         (None, None) => return Err(RequestError::NoRowsOrColumns),
     };
-    Ok(PredictRequest { rows, parameters: parameters.filter(|raw| raw.get() != "null").map(slice), form })
+    Ok(PredictRequest { rows, parameters: parameters_of(body, parameters), form })
 }
 
 fn check_signature(name: Option<&RawValue>) -> Result<(), RequestError> {

@@ -108,7 +108,7 @@ pub fn parse(body: &Bytes, surface: Surface, limit: usize) -> Result<PredictRequ
 pub(super) fn recognise(body: &Bytes, limit: usize) -> Option<PredictRequest> {
     let parts = quick::parts(body, limit)?;
     let instances = parts.instances.into_iter().map(|range| body.slice(range)).collect();
-    Some(PredictRequest { instances, parameters: slice_of(body, parts.parameters) })
+    Some(PredictRequest { instances, parameters: parameters_of(body, parts.parameters) })
 }
 
 fn request(body: &Bytes, fields: Fields<'_>, limit: usize) -> Result<PredictRequest, RequestError> {
@@ -119,12 +119,12 @@ fn request(body: &Bytes, fields: Fields<'_>, limit: usize) -> Result<PredictRequ
     let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
     Ok(PredictRequest {
         instances: instances.into_iter().map(slice).collect(),
-        parameters: slice_of(body, fields.parameters),
+        parameters: parameters_of(body, fields.parameters),
     })
 }
 
-/// The JSON text of parameters in a body; none for `null`.
-fn slice_of(body: &Bytes, parameters: Option<&RawValue>) -> Option<Bytes> {
+/// The JSON text of the parameters in a body; none for `null`.
+pub(super) fn parameters_of(body: &Bytes, parameters: Option<&RawValue>) -> Option<Bytes> {
     let given = parameters.filter(|raw| raw.get() != "null");
     given.map(|raw| body.slice_ref(raw.get().as_bytes()))
 }

@@ -39,9 +39,9 @@ pub fn find_image(json: &[u8]) -> Result<EncodedImage<'_>, InputError> {
     }
 }
 
-/// The text of `{"b64": "..."}`, the form that most clients send. The request's parser has seen already that this is JSON,
-/// so with no quote and no backslash between the first quote and the last, all between is that one string; to parse it again takes
-/// several times as long.
+/// The text of `{"b64": "..."}`, the form that most clients send. The request's parser has seen already that this is
+/// JSON, so with no quote and no backslash between the first quote and the last, all between is that one string; to parse
+/// it again takes several times as long.
 fn lone_text(json: &[u8]) -> Option<&str> {
     let member = json.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"b64\"")?;
     let value = member.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
