@@ -10,6 +10,7 @@ use super::format::{self, Format};
 use super::geometry::Resize;
 use super::image::{self as pixels, RgbImage};
 use super::jpeg;
+use super::picture::Picture;
 use super::spec::{Alpha, DecodeSpec, Exif, Gif, Reference};
 use image::codecs::{bmp, gif, png, tiff, webp};
 use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError as CodecError, Limits};
@@ -61,20 +62,9 @@ pub fn inspect(encoded: &[u8]) -> Result<ImageInfo, ImageError> {
     Ok(ImageInfo { format, width, height })
 }
 
-/// A decoded picture, upright where that was asked for.
-pub(super) struct Decoded<'a> {
-    /// Its pixels; fewer than it has where `jpeg_oversample` allows that.
-    pub image: &'a RgbImage,
-    /// Its own width in pixels.
-    pub width: usize,
-    /// Its own height in pixels.
-    pub height: usize,
-}
-
-/// Buffers and decoder state that a thread keeps between pictures.
+/// Buffers that a thread keeps between pictures.
 pub(super) struct Decoder {
-    jpeg: jpeg::Decoder,
-    /// The last picture, upright where that was asked for.
+    /// The last picture, or the last of its rows.
     image: RgbImage,
     turned: RgbImage,
     /// Samples as a codec yields them: CMYK, RGBA, 16 bits...
@@ -83,49 +73,49 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub const fn new() -> Self {
-        Self { jpeg: jpeg::Decoder::new(), image: RgbImage::new(), turned: RgbImage::new(), samples: Vec::new() }
+        Self { image: RgbImage::new(), turned: RgbImage::new(), samples: Vec::new() }
     }
 
-    /// Decodes one picture to RGB8, which is to be resized so.
-    pub fn decode(
-        &mut self,
-        encoded: &[u8],
+    /// Opens one picture as RGB8, which is to be resized so. A JPEG that need not be turned is decoded as its rows are
+    /// read, any other here.
+    pub fn open<'a>(
+        &'a mut self,
+        encoded: &'a [u8],
         spec: &DecodeSpec,
         resize: Resize,
         limits: &DecodeLimits,
-    ) -> Result<Decoded<'_>, ImageError> {
+    ) -> Result<Picture<'a>, ImageError> {
         let format = format::sniff(encoded)?;
-        let (orientation, size) = match format {
-            Format::Jpeg => {
-                let outline = jpeg::outline(encoded)?;
-                check_pixels(outline.width, outline.height, limits)?;
-                let orientation = outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif);
-                let turned = is_turned(format, orientation, spec);
-                check_bytes(format, outline.pixels(), jpeg::bytes_per_pixel(&outline), turned, limits)?;
-                if jpeg::is_provably_short(encoded, &outline) {
-                    return Err(ImageError::Truncated { format });
-                }
-                let size = (outline.width as usize, outline.height as usize);
-                let divisor = spec.jpeg_oversample.filter(|_| jpeg::EXACT).map_or(1, |oversample| {
-                    let (width, height) = if turned && orientation.swaps_sides() { (size.1, size.0) } else { size };
-                    resize.divisor(width, height, oversample)
-                });
-                let Self { jpeg: decoder, image, samples, .. } = self;
-                guarded(format, || {
-                    jpeg::decode(decoder, encoded, &outline, spec.jpeg_dct, divisor, spec.reference, samples, image)
-                })?;
-                (orientation, size)
-            }
-            _ => {
-                let orientation = guarded(format, || self.decode_other(format, encoded, spec, limits))?;
-                (orientation, (self.image.width(), self.image.height()))
-            }
-        };
-        if is_turned(format, orientation, spec) && orientation.apply(&self.image, &mut self.turned) {
-            let (width, height) = if orientation.swaps_sides() { (size.1, size.0) } else { size };
-            return Ok(Decoded { image: &self.turned, width, height });
+        if format != Format::Jpeg {
+            let orientation = guarded(format, || self.decode_other(format, encoded, spec, limits))?;
+            let turned = is_turned(format, orientation, spec) && orientation.apply(&self.image, &mut self.turned);
+            return Ok(Picture::whole(if turned { &self.turned } else { &self.image }));
         }
-        Ok(Decoded { image: &self.image, width: size.0, height: size.1 })
+        let outline = jpeg::outline(encoded)?;
+        check_pixels(outline.width, outline.height, limits)?;
+        let orientation = outline.exif.map_or(Orientation::UPRIGHT, Orientation::from_exif);
+        let turned = is_turned(format, orientation, spec);
+        check_bytes(format, outline.pixels(), jpeg::bytes_per_pixel(&outline), turned, limits)?;
+        if jpeg::is_provably_short(encoded, &outline) {
+            return Err(ImageError::Truncated { format });
+        }
+        let stored = (outline.width as usize, outline.height as usize);
+        let size = if turned && orientation.swaps_sides() { (stored.1, stored.0) } else { stored };
+        let divisor = spec
+            .jpeg_oversample
+            .filter(|_| jpeg::EXACT)
+            .map_or(1, |oversample| resize.divisor(size.0, size.1, oversample));
+        let rows = guarded(format, || jpeg::Rows::begin(encoded, &outline, spec.jpeg_dct, divisor, spec.reference))?;
+        let (columns, lines) = jpeg::divided(&outline, divisor);
+        let Self { image, turned: upright, samples } = self;
+        if !turned {
+            return Ok(Picture::decoded(rows, stored, (columns, lines), image, samples));
+        }
+        let (image, _) = Picture::decoded(rows, stored, (columns, lines), image, samples).read()?;
+        orientation.apply(image, upright);
+        let mut picture = Picture::whole(upright);
+        (picture.width, picture.height) = size;
+        Ok(picture)
     }
 
     /// Gives back memory that only a very large picture needed.
@@ -243,7 +233,7 @@ fn is_turned(format: Format, orientation: Orientation, spec: &DecodeSpec) -> boo
 }
 
 /// Runs a codec so that a panic inside it is an error of this one picture.
-fn guarded<T>(format: Format, run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+pub(super) fn guarded<T>(format: Format, run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     // Buffers that a panic leaves behind hold bytes of no meaning, as they do between pictures.
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or(Err(ImageError::Corrupt { format, detail: "its data cannot be decoded" }))

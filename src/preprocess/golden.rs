@@ -158,8 +158,9 @@ fn decoded_pixels_are_equal_to_the_references() {
                 continue;
             }
             let spec = PreprocessSpec::from_preset(preset);
-            let image =
-                decoder.decode(&bytes(entry), &spec.decode, Resize::None, &DecodeLimits::default()).unwrap().image;
+            let bytes = bytes(entry);
+            let picture = decoder.open(&bytes, &spec.decode, Resize::None, &DecodeLimits::default()).unwrap();
+            let (image, _) = picture.read().unwrap();
             assert_eq!(sha256(image.pixels()), expected, "{key} {}", entry["name"]);
             compared += 1;
         }
@@ -200,10 +201,11 @@ fn every_format_decodes_as_pillow_does() {
     let mut wrong = Vec::new();
     for (name, expected) in manifest.as_object().unwrap() {
         let bytes = std::fs::read(formats.join(name)).unwrap();
-        match decoder.decode(&bytes, &spec.decode, Resize::None, &DecodeLimits::default()) {
-            Ok(decoded) => {
-                assert_eq!(expected["size"][0], decoded.width, "{name}");
-                if sha256(decoded.image.pixels()) != expected["rgb_sha256"].as_str().unwrap() {
+        let picture = decoder.open(&bytes, &spec.decode, Resize::None, &DecodeLimits::default());
+        match picture.and_then(|picture| picture.read()) {
+            Ok((image, _)) => {
+                assert_eq!(expected["size"][0], image.width(), "{name}");
+                if sha256(image.pixels()) != expected["rgb_sha256"].as_str().unwrap() {
                     wrong.push(name.clone());
                 }
             }

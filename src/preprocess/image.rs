@@ -6,24 +6,32 @@ pub(super) const PADDING: usize = 32;
 /// A thread does not keep more than this between pictures, in bytes (about 5 megapixels).
 const KEEP: usize = 16 << 20;
 
+/// Where rows begin, in bytes behind a multiple of [`VECTOR`]. libjpeg-turbo writes a row that begins at a multiple past
+/// the caches, into memory, from where it would have to be read again: 0.1 ms for a picture of 640x480.
+const OFFSET: usize = 16;
+const VECTOR: usize = 32;
+
 /// RGB8 pixels, rows from the top without padding between them.
 #[derive(Debug, Default)]
 pub(super) struct RgbImage {
     width: usize,
     height: usize,
-    /// At least `width * height * 3 + PADDING` bytes; longer after a larger picture.
+    /// From `start` on at least `width * height * 3 + PADDING` bytes; more after a larger picture.
     data: Vec<u8>,
+    start: usize,
 }
 
 impl RgbImage {
     pub const fn new() -> Self {
-        Self { width: 0, height: 0, data: Vec::new() }
+        Self { width: 0, height: 0, data: Vec::new(), start: 0 }
     }
 
     /// Sets the size; the pixels are whatever was there before.
     pub fn reset(&mut self, width: usize, height: usize) {
-        let length = width * height * 3 + PADDING;
-        grow(&mut self.data, length);
+        let length = width * height * 3 + PADDING + VECTOR;
+        let data = grow(&mut self.data, length);
+        // Only speed depends on the address.
+        self.start = (OFFSET + VECTOR - data.as_ptr().addr() % VECTOR) % VECTOR;
         (self.width, self.height) = (width, height);
     }
 
@@ -36,21 +44,21 @@ impl RgbImage {
     }
 
     pub fn pixels(&self) -> &[u8] {
-        &self.data[..self.width * self.height * 3]
+        &self.data[self.start..][..self.width * self.height * 3]
     }
 
     pub fn pixels_mut(&mut self) -> &mut [u8] {
-        &mut self.data[..self.width * self.height * 3]
+        &mut self.data[self.start..][..self.width * self.height * 3]
     }
 
     /// The pixels and [`PADDING`] bytes of no meaning.
     pub fn padded(&self) -> &[u8] {
-        &self.data[..self.width * self.height * 3 + PADDING]
+        &self.data[self.start..][..self.width * self.height * 3 + PADDING]
     }
 
     /// The pixels and [`PADDING`] bytes of no meaning.
     pub fn padded_mut(&mut self) -> &mut [u8] {
-        &mut self.data[..self.width * self.height * 3 + PADDING]
+        &mut self.data[self.start..][..self.width * self.height * 3 + PADDING]
     }
 
     /// Gives back memory that only a very large picture needed.
@@ -84,15 +92,6 @@ pub(super) fn trim<T>(buffer: &mut Vec<T>) {
 pub(super) fn div_255(v: u32) -> u32 {
     let v = v + 128;
     ((v >> 8) + v) >> 8
-}
-
-#[cfg(not(feature = "exact-jpeg"))]
-/// Turns `pixels` grey samples at the start of `rgb` into RGB, in place from the end.
-pub(super) fn spread_grey(rgb: &mut [u8], pixels: usize) {
-    for i in (0..pixels).rev() {
-        let grey = rgb[i];
-        rgb[3 * i..3 * i + 3].fill(grey);
-    }
 }
 
 /// Pixels that look like noise, the same in every run.

@@ -20,6 +20,7 @@ mod image;
 mod jpeg;
 mod normalise;
 mod overrides;
+mod picture;
 mod resize;
 mod spec;
 
@@ -32,10 +33,10 @@ pub use overrides::{CropSetting, FilterSetting, PreprocessOverrides, ShortestEdg
 pub use resize::taps::Filter;
 pub use spec::{Alpha, Color, DecodeSpec, Exif, Gif, JpegDct, Layout, Normalise, PreprocessSpec, Preset, Resampler};
 
-use decode::Decoded;
 use geometry::Plan;
 use image::RgbImage;
 use normalise::{Output, Tables};
+use picture::Picture;
 use resize::taps::Rounding;
 use resize::{convolution, nearest, tensorflow};
 use std::cell::RefCell;
@@ -111,18 +112,24 @@ impl Preprocessor {
         let limits = DecodeLimits { max_pixels: limits.max_pixels.min(max_pixels), ..*limits };
         SCRATCH.with_borrow_mut(|scratch| {
             let start = Instant::now();
-            let picture = scratch.decoder.decode(encoded, &self.spec.decode, self.spec.resize, &limits)?;
-            let decoded = Instant::now();
-            self.transform(&picture, &mut scratch.resize, out);
-            let times = StageTimes { decode: decoded - start, resize: decoded.elapsed() };
+            let picture = scratch.decoder.open(encoded, &self.spec.decode, self.spec.resize, &limits)?;
+            let opening = start.elapsed();
+            let decode = opening + self.transform(picture, &mut scratch.resize, out)?;
+            let times = StageTimes { decode, resize: start.elapsed().saturating_sub(decode) };
             scratch.decoder.trim();
             scratch.resize.convolution.trim();
             Ok(times)
         })
     }
 
-    fn transform(&self, picture: &Decoded<'_>, work: &mut ResizeScratch, out: &mut [f32]) {
-        let (spec, image) = (&self.spec, picture.image);
+    /// Returns how long decoding took from here.
+    fn transform(
+        &self,
+        picture: Picture<'_>,
+        work: &mut ResizeScratch,
+        out: &mut [f32],
+    ) -> Result<Duration, ImageError> {
+        let spec = &self.spec;
         let plan = Plan::new(spec.resize, spec.crop, spec.crop_offset, picture.width, picture.height);
         let mut out = Output::new(out, plan.output, spec.layout, spec.color);
         let rounding = match spec.resampler {
@@ -131,25 +138,21 @@ impl Preprocessor {
                 if plan.is_padded() {
                     out.fill(bias);
                 }
-                return tensorflow::resize(image, &plan, scale, bias, &mut work.tensorflow, &mut out);
+                return tensorflow::resize(picture, &plan, scale, bias, &mut work.tensorflow, &mut out);
             }
             Resampler::Pil => Rounding::Pillow,
             Resampler::Torchvision => Rounding::Torchvision,
         };
-        if spec.filter == Filter::Nearest {
+        let decoding = if spec.filter == Filter::Nearest {
+            let (image, decoding) = picture.read()?;
             nearest::resize(image, &plan, &mut work.resized);
+            decoding
         } else {
-            convolution::resize(
-                image,
-                &plan,
-                spec.filter,
-                rounding,
-                spec.antialias,
-                &mut work.convolution,
-                &mut work.resized,
-            );
-        }
+            let ResizeScratch { convolution: workspace, resized, .. } = work;
+            convolution::resize(picture, &plan, spec.filter, rounding, spec.antialias, workspace, resized)?
+        };
         normalise::write(&work.resized, &plan, &self.tables, &mut out);
+        Ok(decoding)
     }
 }
 

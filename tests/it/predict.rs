@@ -295,10 +295,8 @@ async fn the_memory_of_a_burst_comes_back() {
     let small = json!({"instances": [instance(&example("cat.jpg"))]});
     assert_eq!(post(&server, PREDICT, &small).await.0, 200);
     let before = server.resident();
-    let picture = image::RgbImage::from_fn(4000, 3000, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
-    let mut jpeg = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
-    let large = json!({"instances": [instance(jpeg.get_ref())]});
+    // Decoded as a whole, unlike JPEG.
+    let large = json!({"instances": [instance(&twelve_megapixels(image::ImageFormat::Png))]});
     for _ in 0..2 {
         let together = (0..12).map(|_| post(&server, PREDICT, &large));
         for answer in futures_util::future::join_all(together).await {
@@ -312,5 +310,52 @@ async fn the_memory_of_a_burst_comes_back() {
     while server.resident() > before + (burst - before) / 3 {
         assert!(begin.elapsed().as_secs() < 30, "{before} MiB before, {burst} at most, {} after", server.resident());
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_jpeg_is_never_in_memory_as_a_whole() {
+    let server = imagenet();
+    let small = json!({"instances": [instance(&example("cat.jpg"))]});
+    assert_eq!(post(&server, PREDICT, &small).await.0, 200);
+    let before = server.resident();
+    let large = json!({"instances": [instance(&twelve_megapixels(image::ImageFormat::Jpeg))]});
+    let together = (0..8).map(|_| post(&server, PREDICT, &large));
+    for answer in futures_util::future::join_all(together).await {
+        assert_eq!(answer.0, 200, "{}", answer.1);
+    }
+    // The pixels of one take 34 MiB, and two or more are decoded at once.
+    let most = server.resident();
+    assert!(most < before + 30, "{before} to {most} MiB");
+}
+
+/// A picture of 4000x3000 that is plain enough to be a small file.
+#[cfg(target_os = "linux")]
+fn twelve_megapixels(format: image::ImageFormat) -> Vec<u8> {
+    let picture = image::RgbImage::from_fn(4000, 3000, |x, y| image::Rgb([(x / 16) as u8, (y / 16) as u8, 128]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut file, format).unwrap();
+    file.into_inner()
+}
+
+#[tokio::test]
+async fn a_damaged_picture_spoils_no_other() {
+    let server = imagenet();
+    let sound = json!({"instances": [instance(&example("cat.jpg"))]});
+    let expected = post(&server, PREDICT, &sound).await;
+    let mut damaged = example("cat.jpg");
+    let table = damaged.windows(2).position(|pair| pair == [0xff, 0xc4]).unwrap();
+    // More codes of one bit than there are: an error in the middle of the headers.
+    damaged[table + 5] = 0xff;
+    let damaged = json!({"instances": [instance(&damaged)]});
+    // Enough for each thread that decodes to meet one.
+    for _ in 0..32 {
+        let (status, answer) = post(&server, PREDICT, &damaged).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("instances[0].b64"), "{answer}");
+    }
+    for _ in 0..32 {
+        assert_eq!(post(&server, PREDICT, &sound).await, expected);
     }
 }

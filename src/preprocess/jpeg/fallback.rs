@@ -5,63 +5,63 @@ use super::super::error::ImageError;
 use super::super::spec::JpegDct;
 use super::markers::Outline;
 use super::{corrupt, ends_early, truncated};
-use image::ImageDecoder as _;
 use image::codecs::jpeg::JpegDecoder;
+use image::{ColorType, ImageDecoder as _};
 use std::io::Cursor;
+use std::marker::PhantomData;
 
-/// Nothing is kept between pictures.
-pub(crate) struct Decoder;
+/// The rows of a picture, all decoded at once and given out one after the other.
+pub(crate) struct Rows<'a> {
+    pixels: Vec<u8>,
+    given: usize,
+    _borrowed: PhantomData<&'a [u8]>,
+}
 
-impl Decoder {
-    pub const fn new() -> Self {
-        Self
-    }
-
+impl<'a> Rows<'a> {
     /// Decodes to `channels` bytes a pixel: 3 (RGB) or 4 (CMYK as stored).
     ///
     /// There is one inverse DCT, so `_dct` has no effect. `_divisor` is 1, as whoever asks looks at [`super::EXACT`].
-    pub fn decode(
-        &mut self,
-        bytes: &[u8],
-        outline: &Outline<'_>,
+    pub fn begin(
+        bytes: &'a [u8],
+        outline: &Outline<'a>,
         _dct: JpegDct,
         _divisor: usize,
         channels: usize,
-        out: &mut [u8],
-    ) -> Result<(), ImageError> {
+    ) -> Result<Self, ImageError> {
         // The decoder fills missing data with grey and says nothing.
         if ends_early(bytes, outline) {
             return Err(truncated());
         }
         let failed = |_| corrupt("its data cannot be decoded");
+        let unknown = || corrupt("its colour components are of an unknown kind");
         let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(failed)?;
         if decoder.dimensions() != (outline.width, outline.height) {
             return Err(corrupt("its headers cannot be read"));
         }
         let color = decoder.color_type();
-        if channels == 4 {
-            // It converts CMYK to RGB by itself. Inverted, without black, either formula gives
-            // the same colours back.
-            let mut rgb = vec![0; out.len() / 4 * 3];
-            if decoder.total_bytes() != rgb.len() as u64 {
-                return Err(corrupt("its colour components are of an unknown kind"));
-            }
-            decoder.read_image(&mut rgb).map_err(failed)?;
-            for (cmyk, rgb) in out.chunks_exact_mut(4).zip(rgb.chunks_exact(3)) {
-                cmyk[..3].copy_from_slice(rgb);
-                cmyk[3] = 255;
-            }
-            return Ok(());
+        let count = outline.width as usize * outline.height as usize;
+        let mut samples = vec![0; count * usize::from(color.bytes_per_pixel())];
+        if decoder.total_bytes() != samples.len() as u64 {
+            return Err(unknown());
         }
-        match color {
-            image::ColorType::Rgb8 => decoder.read_image(out).map_err(failed),
-            image::ColorType::L8 => {
-                let pixels = out.len() / 3;
-                decoder.read_image(&mut out[..pixels]).map_err(failed)?;
-                super::super::image::spread_grey(out, pixels);
-                Ok(())
-            }
-            _ => Err(corrupt("its colour components are of an unknown kind")),
-        }
+        decoder.read_image(&mut samples).map_err(failed)?;
+        let pixels = match (color, channels) {
+            (ColorType::Rgb8, 3) => samples,
+            (ColorType::L8, 3) => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
+            // It converts CMYK to RGB by itself. Inverted, without black, either formula gives the same colours back.
+            (ColorType::Rgb8, 4) => samples.as_chunks::<3>().0.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect(),
+            _ => return Err(unknown()),
+        };
+        Ok(Self { pixels, given: 0, _borrowed: PhantomData })
+    }
+
+    /// Gives the next rows, as many as `out` holds.
+    ///
+    /// # Panics
+    /// If `out` holds more than are left.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<(), ImageError> {
+        out.copy_from_slice(&self.pixels[self.given..][..out.len()]);
+        self.given += out.len();
+        Ok(())
     }
 }

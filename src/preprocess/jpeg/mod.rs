@@ -1,4 +1,4 @@
-//! JPEG to RGB8, with the checks that both references make and the decoder does not.
+//! JPEG to RGB8, row by row, with the checks that both references make and the decoder does not.
 //!
 //! Truncated data is refused even when only the end marker is missing; damage inside the scan is
 //! decoded as it is, as Pillow and TensorFlow do.
@@ -17,16 +17,13 @@ use fallback as backend;
 
 use super::error::ImageError;
 use super::format::Format;
-use super::image::{self, RgbImage};
+use super::image;
 use super::spec::{JpegDct, Reference};
 use markers::Outline;
 pub(super) use markers::is_provably_short;
 
 /// Whether this build decodes JPEG bit for bit as the references do (feature `exact-jpeg`).
 pub const EXACT: bool = cfg!(feature = "exact-jpeg");
-
-/// Decoder state that is kept between images: a C handle, or nothing in the fallback.
-pub(super) use backend::Decoder;
 
 /// A progressive picture costs its size once per scan. Files in the wild have about ten scans.
 const FREE_SCANS: u64 = 32;
@@ -61,53 +58,61 @@ pub(super) fn divided(outline: &Outline<'_>, divisor: usize) -> (usize, usize) {
     ((outline.width as usize).div_ceil(divisor), (outline.height as usize).div_ceil(divisor))
 }
 
-/// The most memory that decoding takes for each pixel, in bytes: its colours, where it has four components their samples,
-/// and where it comes in several scans their coefficients of 16 bits.
+/// The most memory that decoding takes for each pixel, in bytes: its colours, where they are wanted all at once, and
+/// where it comes in several scans its coefficients of 16 bits.
 pub(super) fn bytes_per_pixel(outline: &Outline<'_>) -> u64 {
-    let components = u64::from(outline.components);
-    let samples = if outline.components == 4 { components } else { 0 };
-    let coefficients = if outline.multiple_scans { 2 * components } else { 0 };
-    3 + samples + coefficients
+    let coefficients = if outline.multiple_scans { 2 * u64::from(outline.components) } else { 0 };
+    3 + coefficients
 }
 
-/// Decodes the picture that `outline` describes into `out`, at its size divided by 1, 2, 4 or 8, which costs a good deal
-/// less than the whole.
-///
-/// `work` is scratch for four-component pictures.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "buffers and settings of one call; a struct of them would be made for it alone"
-)]
-pub(super) fn decode(
-    decoder: &mut Decoder,
-    bytes: &[u8],
-    outline: &Outline<'_>,
-    dct: JpegDct,
-    divisor: usize,
-    reference: Reference,
-    work: &mut Vec<u8>,
-    out: &mut RgbImage,
-) -> Result<(), ImageError> {
-    if outline.multiple_scans {
-        let scans = markers::scans(bytes, outline.first_scan).count;
-        let cost = scans.saturating_mul(outline.pixels());
-        if scans > MAX_SCANS || (scans > FREE_SCANS && cost > SCAN_BUDGET_PIXELS) {
-            return Err(ImageError::TooCostly {
-                format: Format::Jpeg,
-                detail: "it has far too many scans for its size",
-            });
+/// The rows of a picture, decoded as they are read, from the top.
+pub(super) struct Rows<'a> {
+    rows: backend::Rows<'a>,
+    /// Of pictures with four components: whose formula, and whether ink is stored inverted.
+    cmyk: Option<(Reference, bool)>,
+}
+
+impl<'a> Rows<'a> {
+    /// Begins to decode the picture that `outline` describes, at its size divided by 1, 2, 4 or 8, which costs a good
+    /// deal less than the whole.
+    pub fn begin(
+        bytes: &'a [u8],
+        outline: &Outline<'a>,
+        dct: JpegDct,
+        divisor: usize,
+        reference: Reference,
+    ) -> Result<Self, ImageError> {
+        if outline.multiple_scans {
+            let scans = markers::scans(bytes, outline.first_scan).count;
+            let cost = scans.saturating_mul(outline.pixels());
+            if scans > MAX_SCANS || (scans > FREE_SCANS && cost > SCAN_BUDGET_PIXELS) {
+                return Err(ImageError::TooCostly {
+                    format: Format::Jpeg,
+                    detail: "it has far too many scans for its size",
+                });
+            }
         }
-    }
-    let (width, height) = divided(outline, divisor);
-    out.reset(width, height);
-    if outline.components == 4 {
-        let cmyk = image::grow(work, width * height * 4);
-        decoder.decode(bytes, outline, dct, divisor, 4, cmyk)?;
         let inverted = !EXACT || reference == Reference::Pillow || outline.adobe;
-        cmyk_to_rgb(cmyk, out.pixels_mut(), reference, inverted);
-        return Ok(());
+        let cmyk = (outline.components == 4).then_some((reference, inverted));
+        let channels = if cmyk.is_some() { 4 } else { 3 };
+        Ok(Self { rows: backend::Rows::begin(bytes, outline, dct, divisor, channels)?, cmyk })
     }
-    decoder.decode(bytes, outline, dct, divisor, 3, out.pixels_mut())
+
+    /// Decodes the next rows, as many as `rgb` holds. `work` is scratch for four-component pictures.
+    ///
+    /// With the last row, what follows it is checked: until then, a picture that is cut is not known to be.
+    ///
+    /// # Panics
+    /// If `rgb` isn't a whole number of rows, or they are more than are left.
+    pub fn read(&mut self, work: &mut Vec<u8>, rgb: &mut [u8]) -> Result<(), ImageError> {
+        let Some((reference, inverted)) = self.cmyk else {
+            return self.rows.read(rgb);
+        };
+        let stored = image::grow(work, rgb.len() / 3 * 4);
+        self.rows.read(stored)?;
+        cmyk_to_rgb(stored, rgb, reference, inverted);
+        Ok(())
+    }
 }
 
 /// Whether the entropy-coded data runs out before an end marker.

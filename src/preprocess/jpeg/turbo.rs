@@ -1,173 +1,208 @@
-//! The C decoder (libjpeg-turbo as mozjpeg ships it) behind a safe face.
+//! The C decoder (libjpeg-turbo as mozjpeg ships it) behind a safe face, row by row.
 //!
-//! Its TurboJPEG interface reports errors by return value, so nothing unwinds through C.
+//! The library reports an error by a callback that must not return. Ours unwinds to the call that it came from, through
+//! C frames that are compiled for it (`-fexceptions`, the feature `unwinding`) and declared so (`C-unwind`).
 
 #![allow(unsafe_code)]
 
 use super::super::error::ImageError;
 use super::super::spec::JpegDct;
 use super::markers::Outline;
-use super::{corrupt, divided, ends_early, truncated};
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_ulong, c_void};
+use super::{MAX_SCANS, corrupt, divided, ends_early, truncated};
+use mozjpeg_sys::*;
+use std::ffi::{c_int, c_ulong};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
-// The crate is linked for its C objects; it declares libjpeg's interface but not TurboJPEG's.
-use mozjpeg_sys as _;
+/// Rows that one call asks for; it gives as many as the decoder has ready, one or two mostly.
+const ROWS_A_CALL: usize = 8;
 
-// turbojpeg.h, version 2.
-unsafe extern "C" {
-    fn tjInitDecompress() -> *mut c_void;
-    fn tjDecompressHeader3(
-        handle: *mut c_void,
-        jpeg: *const c_uchar,
-        size: c_ulong,
-        width: *mut c_int,
-        height: *mut c_int,
-        subsampling: *mut c_int,
-        colour_space: *mut c_int,
-    ) -> c_int;
-    fn tjDecompress2(
-        handle: *mut c_void,
-        jpeg: *const c_uchar,
-        size: c_ulong,
-        out: *mut c_uchar,
-        width: c_int,
-        pitch: c_int,
-        height: c_int,
-        pixel_format: c_int,
-        flags: c_int,
-    ) -> c_int;
-    fn tjGetErrorStr2(handle: *mut c_void) -> *const c_char;
-    fn tjGetErrorCode(handle: *mut c_void) -> c_int;
-    fn tjDestroy(handle: *mut c_void) -> c_int;
+/// The rows of a picture that is being decoded.
+pub(crate) struct Rows<'a> {
+    /// From `Box::into_raw`: the C structures point at each other, so that the box must not be moved or borrowed as a whole.
+    state: NonNull<State>,
+    bytes: &'a [u8],
+    outline: Outline<'a>,
+    /// Bytes of a row of the result.
+    stride: usize,
+    rows_left: usize,
+    /// The state reads from the bytes.
+    _borrowed: PhantomData<&'a [u8]>,
 }
 
-const TJPF_RGB: c_int = 0;
-const TJPF_CMYK: c_int = 11;
-const TJFLAG_FASTDCT: c_int = 2048;
-const TJFLAG_ACCURATEDCT: c_int = 4096;
-const TJFLAG_LIMITSCANS: c_int = 32768;
-const TJERR_WARNING: c_int = 0;
-
-/// A decompressor, used by one thread at a time and for any number of pictures.
-pub(crate) struct Decoder {
-    handle: Option<NonNull<c_void>>,
+struct State {
+    decoder: jpeg_decompress_struct,
+    errors: Errors,
+    progress: jpeg_progress_mgr,
 }
 
-impl Decoder {
-    /// Makes a decoder; the C side is allocated at its first use.
-    pub const fn new() -> Self {
-        Self { handle: None }
-    }
+/// What `decoder.common.err` points at: the library's part comes first, so that a callback finds the rest behind it.
+#[repr(C)]
+struct Errors {
+    manager: jpeg_error_mgr,
+    /// Whether the data ended before the picture did.
+    premature_end: bool,
+}
 
-    fn handle(&mut self) -> Result<NonNull<c_void>, ImageError> {
-        if let Some(handle) = self.handle {
-            return Ok(handle);
-        }
-        // SAFETY: takes no arguments; null, its only failure, is checked.
-        let handle = NonNull::new(unsafe { tjInitDecompress() }).ok_or_else(|| corrupt("no memory for the decoder"))?;
-        self.handle = Some(handle);
-        Ok(handle)
-    }
+/// What [`fail`] unwinds with.
+struct Failed;
 
-    /// Decodes to `channels` bytes a pixel: 3 (RGB) or 4 (CMYK as stored), rows without padding.
-    /// `out` has room for exactly the picture that `outline` describes, at its size divided by 1, 2, 4 or 8 and rounded up.
-    pub fn decode(
-        &mut self,
-        bytes: &[u8],
-        outline: &Outline<'_>,
+/// Gives a way out of the library where it can't go on.
+unsafe extern "C-unwind" fn fail(_: &mut jpeg_common_struct) {
+    // Not `panic!`: nobody is to read of it.
+    resume_unwind(Box::new(Failed));
+}
+
+/// Counts warnings, which have negative levels, and prints nothing.
+unsafe extern "C-unwind" fn note(decoder: &mut jpeg_common_struct, level: c_int) {
+    if level < 0 {
+        // SAFETY: the only error managers that have this callback are those inside `Errors`.
+        let errors = unsafe { &mut *decoder.err.cast::<Errors>() };
+        errors.manager.num_warnings += 1;
+        errors.premature_end |= errors.manager.msg_code == JWRN_JPEG_EOF as c_int;
+    }
+}
+
+/// Ends the decoding of a picture with too many scans, should they have been counted wrong before.
+unsafe extern "C-unwind" fn limit_scans(decoder: &mut jpeg_common_struct) {
+    // SAFETY: the only one that has this callback is the decompressor that begins with this structure.
+    let scan = unsafe { (*(&raw mut *decoder).cast::<jpeg_decompress_struct>()).input_scan_number };
+    if scan as u64 > MAX_SCANS {
+        resume_unwind(Box::new(Failed));
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// Reads the headers of the picture that `outline` describes, to decode it at its size divided by 1, 2, 4 or 8 and
+    /// rounded up, to `channels` bytes a pixel: 3 (RGB) or 4 (CMYK as stored).
+    pub fn begin(
+        bytes: &'a [u8],
+        outline: &Outline<'a>,
         dct: JpegDct,
         divisor: usize,
         channels: usize,
-        out: &mut [u8],
-    ) -> Result<(), ImageError> {
+    ) -> Result<Self, ImageError> {
         let (width, height) = divided(outline, divisor);
-        assert_eq!(out.len(), width * height * channels);
         let size = c_ulong::try_from(bytes.len()).map_err(|_| corrupt("it is too long"))?;
-        let handle = self.handle()?.as_ptr();
-        self.check_dimensions(bytes, outline)?;
-        let flags = TJFLAG_LIMITSCANS
-            | match dct {
-                JpegDct::Ifast => TJFLAG_FASTDCT,
-                JpegDct::Islow => TJFLAG_ACCURATEDCT,
-            };
-        // Both are below 65,536: no conversion can wrap.
-        let (w, h) = (width as c_int, height as c_int);
-        // SAFETY: `handle` is live and, as `self` is borrowed mutably, used by nobody else. The
-        // input is read within `size` bytes. The decoder takes the largest of its scales, which are
-        // eighths, whose picture is at most w x h, or fails, whatever the data says, and starts rows
-        // `pitch` bytes apart, so it writes within `out` by the assertion above.
-        let status = unsafe {
-            tjDecompress2(
-                handle,
-                bytes.as_ptr(),
-                size,
-                out.as_mut_ptr(),
-                w,
-                w * channels as c_int,
-                h,
-                if channels == 4 { TJPF_CMYK } else { TJPF_RGB },
-                flags,
-            )
+        // SAFETY: all are C structures of numbers, pointers, enumerations with a zero, and optional functions.
+        let state = Box::new(unsafe { std::mem::zeroed::<State>() });
+        // SAFETY: a pointer from `Box::into_raw` is not null.
+        let state = unsafe { NonNull::new_unchecked(Box::into_raw(state)) };
+        let stride = width * channels;
+        let mut rows =
+            Self { state, bytes, outline: outline.clone(), stride, rows_left: height, _borrowed: PhantomData };
+        // From here on `rows` destroys the state, which may be done at any time after it was zeroed.
+        let scale = divisor as u32;
+        rows.call(|state| {
+            // SAFETY: the state lives as long as `rows` and stays where it is, so that the structures may point at each
+            // other; they are used by this thread alone. The input is read within `size` bytes, and outlives `rows`.
+            unsafe {
+                let decoder = &raw mut (*state).decoder;
+                let errors = &raw mut (*state).errors;
+                jpeg_std_error(&mut (*errors).manager);
+                (*errors).manager.error_exit = Some(fail);
+                (*errors).manager.emit_message = Some(note);
+                (*decoder).common.err = errors.cast();
+                jpeg_create_decompress(decoder);
+                (*state).progress.progress_monitor = Some(limit_scans);
+                (*decoder).common.progress = &raw mut (*state).progress;
+                jpeg_mem_src(&mut *decoder, bytes.as_ptr(), size);
+                jpeg_read_header(&mut *decoder, 1);
+            }
+        })?;
+        // SAFETY: the state is live.
+        let decoder = unsafe { &mut (*state.as_ptr()).decoder };
+        if (decoder.image_width, decoder.image_height) != (outline.width, outline.height) {
+            return Err(rows.misread());
+        }
+        decoder.out_color_space = if channels == 4 { J_COLOR_SPACE::JCS_CMYK } else { J_COLOR_SPACE::JCS_RGB };
+        decoder.dct_method = match dct {
+            JpegDct::Ifast => J_DCT_METHOD::JDCT_IFAST,
+            JpegDct::Islow => J_DCT_METHOD::JDCT_ISLOW,
         };
-        if status == 0 {
+        (decoder.scale_num, decoder.scale_denom) = (1, scale);
+        let started = rows.call(|state| {
+            // SAFETY: the state is live, and its headers have been read.
+            unsafe { jpeg_start_decompress(&mut (*state).decoder) }
+        })?;
+        // SAFETY: the state is live.
+        let decoder = unsafe { &(*state.as_ptr()).decoder };
+        let found = (decoder.output_width as usize, decoder.output_height as usize, decoder.output_components as usize);
+        if started == 0 || found != (width, height, channels) {
+            return Err(rows.misread());
+        }
+        Ok(rows)
+    }
+
+    /// Decodes the next rows, as many as `out` holds; with the last of the picture, its end is looked at too.
+    ///
+    /// # Panics
+    /// If `out` isn't a whole number of rows, or they are more than are left.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<(), ImageError> {
+        let count = out.len() / self.stride;
+        assert!(count * self.stride == out.len() && count <= self.rows_left);
+        let stride = self.stride;
+        let mut done = 0;
+        while done < count {
+            let asked = (count - done).min(ROWS_A_CALL);
+            let (wanted, _) = out[done * stride..].split_at_mut(asked * stride);
+            let mut rows = [std::ptr::null_mut(); ROWS_A_CALL];
+            for (row, start) in rows.iter_mut().zip(wanted.chunks_exact_mut(stride)) {
+                *row = start.as_mut_ptr();
+            }
+            let read = self.call(|state| {
+                // SAFETY: decompression has been started. A row has as many bytes as `begin` found the decoder to write,
+                // and it writes `asked` rows at most.
+                unsafe { jpeg_read_scanlines(&mut (*state).decoder, rows.as_mut_ptr(), asked as u32) }
+            })?;
+            if read == 0 {
+                return Err(corrupt("its data cannot be decoded"));
+            }
+            done += read as usize;
+        }
+        self.rows_left -= count;
+        if self.rows_left > 0 {
             return Ok(());
         }
-        let (code, message) = self.last_error(handle);
-        // Only the first warning is reported, so that any other one hides a missing end.
-        if message.starts_with("Premature end") || ends_early(bytes, outline) {
-            Err(truncated())
-        } else if code == TJERR_WARNING {
-            Ok(())
-        } else {
-            Err(corrupt("its data cannot be decoded"))
-        }
+        self.call(|state| {
+            // SAFETY: decompression has been started and all rows are read.
+            unsafe { jpeg_finish_decompress(&mut (*state).decoder) }
+        })?;
+        // SAFETY: the state is live.
+        let errors = unsafe { &(*self.state.as_ptr()).errors };
+        let ends = errors.manager.num_warnings > 0 && ends_early(self.bytes, &self.outline);
+        if errors.premature_end || ends { Err(truncated()) } else { Ok(()) }
     }
 
-    /// The decoder skips to a size that fits if the data disagrees with our reading of the header;
-    /// its own reading must be the same.
-    fn check_dimensions(&mut self, bytes: &[u8], outline: &Outline<'_>) -> Result<(), ImageError> {
-        let handle = self.handle()?.as_ptr();
-        let (mut w, mut h, mut subsampling, mut space) = (0, 0, 0, 0);
-        // SAFETY: `handle` is live and used by nobody else; the input is read within its length,
-        // which the caller has converted already; the four results are live locals.
-        unsafe {
-            tjDecompressHeader3(
-                handle,
-                bytes.as_ptr(),
-                bytes.len() as c_ulong,
-                &mut w,
-                &mut h,
-                &mut subsampling,
-                &mut space,
-            );
-        }
-        // The status is of no interest: an unusual subsampling is an error to this call alone, and
-        // any other failure leaves the sizes at zero or comes again with decoding.
-        if (w, h) == (outline.width as c_int, outline.height as c_int) {
-            Ok(())
-        } else if ends_early(bytes, outline) {
-            Err(truncated())
-        } else {
-            Err(corrupt("its headers cannot be read"))
-        }
+    /// Calls into the library, and says what is wrong with the file where that does not come back.
+    fn call<T>(&mut self, run: impl FnOnce(*mut State) -> T) -> Result<T, ImageError> {
+        let state = self.state.as_ptr();
+        // What is left half done is not used again, only destroyed, which the library allows.
+        catch_unwind(AssertUnwindSafe(|| run(state))).map_err(|_| {
+            // SAFETY: the state is live.
+            let premature_end = unsafe { (*state).errors.premature_end };
+            if premature_end || ends_early(self.bytes, &self.outline) {
+                truncated()
+            } else {
+                corrupt("its data cannot be decoded")
+            }
+        })
     }
 
-    fn last_error(&self, handle: *mut c_void) -> (c_int, String) {
-        // SAFETY: `handle` is live; the message is a string that ends with zero inside the handle
-        // or in thread-local storage, copied before anything else is called.
-        unsafe {
-            let message = CStr::from_ptr(tjGetErrorStr2(handle));
-            (tjGetErrorCode(handle), message.to_string_lossy().into_owned())
-        }
+    /// The decoder reads another size from the headers than we do.
+    fn misread(&self) -> ImageError {
+        if ends_early(self.bytes, &self.outline) { truncated() } else { corrupt("its headers cannot be read") }
     }
 }
 
-impl Drop for Decoder {
+impl Drop for Rows<'_> {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
-            // SAFETY: made by `tjInitDecompress`, destroyed once, not used afterwards.
-            unsafe { tjDestroy(handle.as_ptr()) };
+        // SAFETY: made by `Box::into_raw` and not used afterwards. Destroying is allowed at any time, and does nothing to a
+        // structure of zeros.
+        unsafe {
+            let mut state = Box::from_raw(self.state.as_ptr());
+            jpeg_destroy_decompress(&mut state.decoder);
         }
     }
 }

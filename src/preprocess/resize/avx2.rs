@@ -9,6 +9,7 @@
 use super::super::image::{PADDING, RgbImage};
 use super::taps::Taps;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Rows done at once by the horizontal pass, two in each vector.
 const ROWS: usize = 4;
@@ -16,23 +17,37 @@ const ROWS: usize = 4;
 /// As the plain horizontal pass.
 ///
 /// # Panics
-/// If `image` has fewer rows or columns than asked for.
+/// If `image` or `out` has fewer rows or columns than asked for.
 #[target_feature(enable = "avx2")]
-pub(super) fn horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
+pub(super) fn horizontal(
+    image: &RgbImage,
+    taps: &Taps,
+    rows: Range<usize>,
+    origin: usize,
+    out: &mut RgbImage,
+    first: usize,
+) {
     let needed = taps.needed();
-    assert!(out.height() > 0 && top + out.height() <= image.height());
+    assert!(!rows.is_empty() && rows.end <= image.height() && first + rows.len() <= out.height());
     assert!(origin <= needed.start && needed.end - origin <= image.width());
     assert_eq!(taps.len(), out.width());
     if taps.is_wide() {
-        horizontal_of::<true>(image, taps, top, origin, out);
+        horizontal_of::<true>(image, taps, rows, origin, out, first);
     } else {
-        horizontal_of::<false>(image, taps, top, origin, out);
+        horizontal_of::<false>(image, taps, rows, origin, out, first);
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn horizontal_of<const WIDE: bool>(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
-    let (stride, out_stride, height) = (image.width() * 3, out.width() * 3, out.height());
+fn horizontal_of<const WIDE: bool>(
+    image: &RgbImage,
+    taps: &Taps,
+    rows: Range<usize>,
+    origin: usize,
+    out: &mut RgbImage,
+    first_row: usize,
+) {
+    let (stride, out_stride, (top, height)) = (image.width() * 3, out.width() * 3, (rows.start, rows.len()));
     let source = image.padded().as_ptr();
     let target = out.padded_mut().as_mut_ptr();
     let half = _mm256_set1_epi32(1 << (taps.precision() - 1));
@@ -87,7 +102,7 @@ fn horizontal_of<const WIDE: bool>(image: &RgbImage, taps: &Taps, top: usize, or
                 let lower = _mm256_extracti128_si256::<1>(bytes);
                 for (row, bytes) in [(rows[2 * half], upper), (rows[2 * half + 1], lower)] {
                     let value = _mm_cvtsi128_si32(bytes).to_le_bytes();
-                    let at = row * out_stride + x * 3;
+                    let at = (first_row + row) * out_stride + x * 3;
                     // SAFETY: pixel `x` of row `row` is inside `out`, and the fourth byte is the
                     // first of the next pixel, written later, or of a row below or the padding.
                     unsafe { store(target.add(at), value, x + 1 == taps.len()) };

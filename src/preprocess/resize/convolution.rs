@@ -1,10 +1,14 @@
 //! Separable convolution of 8-bit RGB in fixed point, with 8 bits between the passes.
 
+use super::super::error::ImageError;
 use super::super::geometry::Plan;
 use super::super::image::RgbImage;
+use super::super::picture::Picture;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::taps::{Axis, Filter, Rounding, Taps};
+use std::ops::Range;
+use std::time::Duration;
 
 /// Weights and the picture between the passes, kept by each thread.
 pub(crate) struct Workspace {
@@ -24,59 +28,82 @@ impl Workspace {
     }
 }
 
-/// The window of the resized picture, into `out`; `plan` is for a picture of this size.
+/// The window of the resized picture, into `out`; `plan` is for a picture of this size. Returns how long decoding took.
+///
+/// # Errors
+/// If the picture can't be decoded.
 pub(crate) fn resize(
-    image: &RgbImage,
+    picture: Picture<'_>,
     plan: &Plan,
     filter: Filter,
     rounding: Rounding,
     antialias: bool,
     work: &mut Workspace,
     out: &mut RgbImage,
-) {
+) -> Result<Duration, ImageError> {
     let axis = |input, output, first, count| Axis { input, output, first, count, filter, rounding, antialias };
-    let (width, height) = (image.width(), image.height());
+    let (width, height) = (picture.columns, picture.rows);
     let window = plan.window;
-    let horizontal = axis(width, plan.resized.0, window.left, window.width);
-    let vertical = axis(height, plan.resized.1, window.top, window.height);
+    let Workspace { columns, rows, between } = work;
     // A pass that keeps its size is skipped, which the windows below do by themselves.
-    match (width != plan.resized.0, height != plan.resized.1) {
-        (false, false) => copy(image, window.left, window.top, window.width, window.height, out),
-        (true, false) => {
-            work.columns.prepare(horizontal);
+    let (horizontally, vertically) = (width != plan.resized.0, height != plan.resized.1);
+    if horizontally {
+        columns.prepare(axis(width, plan.resized.0, window.left, window.width));
+    }
+    if vertically {
+        rows.prepare(axis(height, plan.resized.1, window.top, window.height));
+    }
+    let vertical_first = rounding == Rounding::Pillow && vertical_first((width, height), plan.resized);
+    if horizontally && !(vertically && vertical_first) {
+        // The picture is needed from top to bottom, so it need never be there as a whole.
+        if !vertically {
+            return horizontal_as_decoded(picture, columns, window.top..window.top + window.height, out);
+        }
+        let decoding = horizontal_as_decoded(picture, columns, rows.needed(), between)?;
+        out.reset(window.width, window.height);
+        pass_vertical(between, rows, 0, rows.needed().start, out);
+        return Ok(decoding);
+    }
+    let (image, decoding) = picture.read()?;
+    match (horizontally, vertically) {
+        (true, _) => {
+            let needed = columns.needed();
+            between.reset(needed.len(), window.height);
+            pass_vertical(image, rows, needed.start, 0, between);
             out.reset(window.width, window.height);
-            pass_horizontal(image, &work.columns, window.top, 0, out);
+            pass_horizontal(between, columns, 0..window.height, needed.start, out, 0);
         }
         (false, true) => {
-            work.rows.prepare(vertical);
             out.reset(window.width, window.height);
-            pass_vertical(image, &work.rows, window.left, 0, out);
+            pass_vertical(image, rows, window.left, 0, out);
         }
-        (true, true) => {
-            work.columns.prepare(horizontal);
-            work.rows.prepare(vertical);
-            let Workspace { columns, rows, between } = work;
-            out.reset(window.width, window.height);
-            if rounding == Rounding::Pillow && vertical_first(image, plan) {
-                let needed = columns.needed();
-                between.reset(needed.len(), window.height);
-                pass_vertical(image, rows, needed.start, 0, between);
-                pass_horizontal(between, columns, 0, needed.start, out);
-            } else {
-                let needed = rows.needed();
-                between.reset(window.width, needed.len());
-                pass_horizontal(image, columns, needed.start, 0, between);
-                pass_vertical(between, rows, 0, needed.start, out);
-            }
-        }
+        (false, false) => copy(image, window.left, window.top, window.width, window.height, out),
     }
+    Ok(decoding)
+}
+
+/// Resamples the `needed` rows while they are decoded.
+fn horizontal_as_decoded(
+    picture: Picture<'_>,
+    columns: &Taps,
+    needed: Range<usize>,
+    out: &mut RgbImage,
+) -> Result<Duration, ImageError> {
+    out.reset(columns.len(), needed.len());
+    picture.strips(0, |strip| {
+        let there = strip.first.max(needed.start)..(strip.first + strip.image.height()).min(needed.end);
+        if !there.is_empty() {
+            let rows = there.start - strip.first..there.end - strip.first;
+            pass_horizontal(strip.image, columns, rows, 0, out, there.start - needed.start);
+        }
+    })
 }
 
 /// Pillow 13's order of the passes; before, and in torchvision, the horizontal one came first.
-fn vertical_first(image: &RgbImage, plan: &Plan) -> bool {
+fn vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
     let shrink = |from: usize, to: usize| from as i64 - to as i64;
-    let rows = shrink(image.height(), plan.resized.1);
-    rows > 0 && rows > 2 * shrink(image.width(), plan.resized.0)
+    let rows = shrink(from.1, to.1);
+    rows > 0 && rows > 2 * shrink(from.0, to.0)
 }
 
 /// Copies a rectangle.
@@ -88,16 +115,15 @@ pub(crate) fn copy(image: &RgbImage, left: usize, top: usize, width: usize, heig
     }
 }
 
-/// Resamples the rows of `image` from number `top` on, as many as `out` has. Weights count
-/// columns from `origin` on.
+/// Resamples these rows of `image` to those of `out` from number `first` on. Weights count columns from `origin` on.
 #[cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
-fn pass_horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
+fn pass_horizontal(image: &RgbImage, taps: &Taps, rows: Range<usize>, origin: usize, out: &mut RgbImage, first: usize) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
-        return unsafe { avx2::horizontal(image, taps, top, origin, out) };
+        return unsafe { avx2::horizontal(image, taps, rows, origin, out, first) };
     }
-    plain::horizontal(image, taps, top, origin, out);
+    plain::horizontal(image, taps, rows, origin, out, first);
 }
 
 /// Resamples the columns of `image` from number `left` on, as many as `out` has. Weights count
@@ -114,13 +140,20 @@ fn pass_vertical(image: &RgbImage, taps: &Taps, left: usize, origin: usize, out:
 
 /// The passes in plain Rust: the definition that the vector forms are tested against.
 mod plain {
-    use super::{RgbImage, Taps};
+    use super::{Range, RgbImage, Taps};
 
-    pub fn horizontal(image: &RgbImage, taps: &Taps, top: usize, origin: usize, out: &mut RgbImage) {
+    pub fn horizontal(
+        image: &RgbImage,
+        taps: &Taps,
+        rows: Range<usize>,
+        origin: usize,
+        out: &mut RgbImage,
+        first: usize,
+    ) {
         let (stride, width) = (image.width() * 3, out.width());
         let half = 1 << (taps.precision() - 1);
-        let rows = image.pixels().chunks_exact(stride).skip(top);
-        for (row, out) in rows.zip(out.pixels_mut().chunks_exact_mut(width * 3)) {
+        let from = image.pixels().chunks_exact(stride).skip(rows.start).take(rows.len());
+        for (row, out) in from.zip(out.pixels_mut().chunks_exact_mut(width * 3).skip(first)) {
             for (x, pixel) in out.chunks_exact_mut(3).enumerate() {
                 let (first, weights) = taps.of(x);
                 let first = (first - origin) * 3;
@@ -188,9 +221,9 @@ mod tests {
                             let image = noise(input, other + 2);
                             expected.reset(count, other);
                             actual.reset(count, other);
-                            plain::horizontal(&image, &taps, 1, 0, &mut expected);
+                            plain::horizontal(&image, &taps, 1..other + 1, 0, &mut expected, 0);
                             // SAFETY: AVX2 was found above.
-                            unsafe { avx2::horizontal(&image, &taps, 1, 0, &mut actual) };
+                            unsafe { avx2::horizontal(&image, &taps, 1..other + 1, 0, &mut actual, 0) };
                             assert!(expected.pixels() == actual.pixels(), "{input} to {output}");
                             let image = noise(other + 2, input);
                             expected.reset(other, count);
@@ -216,7 +249,8 @@ mod tests {
             for rounding in [Rounding::Pillow, Rounding::Torchvision] {
                 let mut run = |window, out: &mut RgbImage| {
                     let plan = Plan { resized, window, placed: (0, 0), output: resized };
-                    resize(&image, &plan, Filter::Bicubic, rounding, true, &mut work, out);
+                    let picture = Picture::whole(&image);
+                    resize(picture, &plan, Filter::Bicubic, rounding, true, &mut work, out).unwrap();
                 };
                 let all = Window { left: 0, top: 0, width: resized.0, height: resized.1 };
                 run(all, &mut whole);

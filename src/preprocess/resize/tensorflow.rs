@@ -3,10 +3,13 @@
 //! Positions and mixing follow TensorFlow's `resize_bilinear_op`; the result is not rounded to
 //! 8 bits. Scaling and shifting are applied on the way, as its graph optimiser folds them.
 
+use super::super::error::ImageError;
 use super::super::geometry::Plan;
 use super::super::image::RgbImage;
 use super::super::normalise::Output;
+use super::super::picture::Picture;
 use super::super::spec::{Color, Layout};
+use std::time::Duration;
 
 /// Source positions along one axis, kept by each thread.
 #[derive(Debug, Default)]
@@ -44,50 +47,74 @@ fn positions(input: usize, output: usize, first: usize, count: usize, out: &mut 
     }));
 }
 
-/// Resizes `image` and writes `value * scale + bias` of each channel where `plan` places it.
+/// Resizes a picture, as its rows are decoded, and writes `value * scale + bias` of each channel where `plan` places it.
+/// Returns how long decoding took.
+///
+/// # Errors
+/// If the picture can't be decoded.
 pub(crate) fn resize(
-    image: &RgbImage,
+    picture: Picture<'_>,
     plan: &Plan,
     scale: [f32; 3],
     bias: [f32; 3],
     work: &mut Workspace,
     out: &mut Output<'_>,
-) {
+) -> Result<Duration, ImageError> {
     let window = plan.window;
-    positions(image.width(), plan.resized.0, window.left, window.width, &mut work.columns);
-    positions(image.height(), plan.resized.1, window.top, window.height, &mut work.rows);
+    positions(picture.columns, plan.resized.0, window.left, window.width, &mut work.columns);
+    positions(picture.rows, plan.resized.1, window.top, window.height, &mut work.rows);
+    let Workspace { columns, rows } = work;
+    let mut rows = rows.iter().enumerate().peekable();
+    // With the last row of the strip before it, a strip has both rows that lie across its upper edge.
+    picture.strips(1, |strip| {
+        let end = strip.first + strip.image.height();
+        while let Some((y, row)) = rows.next_if(|(_, row)| (row.upper as usize) < end) {
+            let first = strip.first as u32;
+            let row = Position { lower: row.lower - first, upper: row.upper - first, mix: row.mix };
+            write_row(strip.image, row, columns, scale, bias, (plan.placed.0, plan.placed.1 + y), out);
+        }
+    })
+}
+
+/// Writes the row of the result that lies between two of `image`, from `x` and `y` on.
+fn write_row(
+    image: &RgbImage,
+    row: Position,
+    columns: &[Position],
+    scale: [f32; 3],
+    bias: [f32; 3],
+    (x, y): (usize, usize),
+    out: &mut Output<'_>,
+) {
     let (pixels, _) = image.pixels().as_chunks::<3>();
     let row_at = |y: u32| &pixels[y as usize * image.width()..][..image.width()];
-    for (y, row) in work.rows.iter().enumerate() {
-        let (above, below) = (row_at(row.lower), row_at(row.upper));
-        let value = |column: &Position| {
-            let (left, right) = (column.lower as usize, column.upper as usize);
-            std::array::from_fn(|channel| {
-                let sample = |row: &[[u8; 3]], at: usize| f32::from(row[at][channel]);
-                let mix = |a: f32, b: f32, by: f32| a + (b - a) * by;
-                let top = mix(sample(above, left), sample(above, right), column.mix);
-                let bottom = mix(sample(below, left), sample(below, right), column.mix);
-                mix(top, bottom, row.mix) * scale[channel] + bias[channel]
-            })
-        };
-        let (x, y) = (plan.placed.0, plan.placed.1 + y);
-        match out.layout() {
-            Layout::Nchw => {
-                let mut planes = out.planes(y, x, window.width);
-                let done = vectorised(image, *row, &work.columns, scale, bias, &mut planes);
-                let [r, g, b] = planes.map(|plane| &mut plane[done..]);
-                for (((column, r), g), b) in work.columns[done..].iter().zip(r).zip(g).zip(b) {
-                    [*r, *g, *b] = value(column);
-                }
+    let (above, below) = (row_at(row.lower), row_at(row.upper));
+    let value = |column: &Position| {
+        let (left, right) = (column.lower as usize, column.upper as usize);
+        std::array::from_fn(|channel| {
+            let sample = |row: &[[u8; 3]], at: usize| f32::from(row[at][channel]);
+            let mix = |a: f32, b: f32, by: f32| a + (b - a) * by;
+            let top = mix(sample(above, left), sample(above, right), column.mix);
+            let bottom = mix(sample(below, left), sample(below, right), column.mix);
+            mix(top, bottom, row.mix) * scale[channel] + bias[channel]
+        })
+    };
+    match out.layout() {
+        Layout::Nchw => {
+            let mut planes = out.planes(y, x, columns.len());
+            let done = vectorised(image, row, columns, scale, bias, &mut planes);
+            let [r, g, b] = planes.map(|plane| &mut plane[done..]);
+            for (((column, r), g), b) in columns[done..].iter().zip(r).zip(g).zip(b) {
+                [*r, *g, *b] = value(column);
             }
-            Layout::Nhwc => {
-                let color = out.color();
-                let pixels = out.interleaved(y, x, window.width);
-                for (column, pixel) in work.columns.iter().zip(pixels) {
-                    *pixel = value(column);
-                    if color == Color::Bgr {
-                        pixel.reverse();
-                    }
+        }
+        Layout::Nhwc => {
+            let color = out.color();
+            let pixels = out.interleaved(y, x, columns.len());
+            for (column, pixel) in columns.iter().zip(pixels) {
+                *pixel = value(column);
+                if color == Color::Bgr {
+                    pixel.reverse();
                 }
             }
         }
@@ -147,7 +174,7 @@ mod tests {
             let mut run = |layout, color| {
                 let mut data = vec![0.0; 41 * 30 * 3];
                 let mut out = Output::new(&mut data, plan.output, layout, color);
-                resize(&image, &plan, scale, bias, &mut work, &mut out);
+                resize(Picture::whole(&image), &plan, scale, bias, &mut work, &mut out).unwrap();
                 data
             };
             let first = run(Layout::Nchw, Color::Rgb);
