@@ -299,6 +299,7 @@ impl OnnxModel {
             weights.all_built();
         }
         give_back(weights.as_ref());
+        memory::give_back_code();
         let lent = weights.as_ref().map_or(0, |weights| weights.lent());
         tracing::debug!(
             model = name,
