@@ -5,8 +5,8 @@
 //! Hugging Face's image processors with the PIL backend, and with the torchvision backend. Which
 //! one is a matter of a [`PreprocessSpec`]; the figures that tests keep are under `tests/golden`.
 //!
-//! Everything here is a pure function of bytes and settings. Buffers and decoder state are kept
-//! by each thread, so that a picture allocates nothing once a thread is warm.
+//! Everything here is a pure function of bytes and settings. Buffers are kept by each thread, so that a picture allocates
+//! nothing of its size once a thread is warm.
 
 mod decode;
 mod error;

@@ -1,7 +1,7 @@
 //! The threads on which pictures are decoded.
 //!
 //! A pool of its own, so that neither the threads that serve connections nor the engine's wait for a decoder, and so
-//! that each thread keeps its decoder and buffers. It has no bound: whoever gives it work holds an admission of a
+//! that each thread keeps its buffers. It has no bound: whoever gives it work holds an admission of a
 //! queue, which has one.
 
 use std::io;
