@@ -296,7 +296,8 @@ async fn a_stream_holds_back_its_client() {
     assert_eq!(answer.outputs[0].shape, [1, size]);
 }
 
-#[tokio::test]
+// The client's side of the connection has to answer the server's last ping while this waits for the server.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_when_the_server_does() {
     let mut server = serving(&["linear"]).start();
     let channel = channel(&server).await;

@@ -413,7 +413,8 @@ fn tokio_stream_of<T: Send + 'static>(message: T) -> impl futures_util::Stream<I
     futures_util::stream::iter([message])
 }
 
-#[tokio::test]
+// The client's side of the connection has to answer the server's last ping while this waits for the server.
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_answered_before_the_end() {
     let mut server = serving(&["slow"]).setting("server.drain_delay", "500ms").start();
     let channel = channel(&server).await;
