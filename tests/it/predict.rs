@@ -292,23 +292,17 @@ async fn answers_do_not_depend_on_the_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_of_a_burst_comes_back() {
     let server = imagenet();
-    let small = json!({"instances": [instance(&example("cat.jpg"))]});
-    assert_eq!(post(&server, PREDICT, &small).await.0, 200);
+    // As many small ones first: what the engine keeps for a full batch is not the pictures'.
+    burst(&server, &example("cat.jpg")).await;
     let before = server.resident();
     // Decoded as a whole, unlike JPEG.
-    let large = json!({"instances": [instance(&twelve_megapixels(image::ImageFormat::Png))]});
-    for _ in 0..2 {
-        let together = (0..12).map(|_| post(&server, PREDICT, &large));
-        for answer in futures_util::future::join_all(together).await {
-            assert_eq!(answer.0, 200, "{}", answer.1);
-        }
-    }
-    let burst = server.resident();
-    assert!(burst > before + 60, "{before} to {burst} MiB");
+    burst(&server, &twelve_megapixels(image::ImageFormat::Png)).await;
+    let most = server.resident();
+    assert!(most > before + 60, "{before} to {most} MiB");
     // The allocator keeps what is free for ten seconds.
     let begin = std::time::Instant::now();
-    while server.resident() > before + (burst - before) / 3 {
-        assert!(begin.elapsed().as_secs() < 30, "{before} MiB before, {burst} at most, {} after", server.resident());
+    while server.resident() > before + (most - before) / 2 {
+        assert!(begin.elapsed().as_secs() < 30, "{before} MiB before, {most} at most, {} after", server.resident());
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }
@@ -317,17 +311,24 @@ async fn the_memory_of_a_burst_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_jpeg_is_never_in_memory_as_a_whole() {
     let server = imagenet();
-    let small = json!({"instances": [instance(&example("cat.jpg"))]});
-    assert_eq!(post(&server, PREDICT, &small).await.0, 200);
+    burst(&server, &example("cat.jpg")).await;
     let before = server.resident();
-    let large = json!({"instances": [instance(&twelve_megapixels(image::ImageFormat::Jpeg))]});
-    let together = (0..8).map(|_| post(&server, PREDICT, &large));
-    for answer in futures_util::future::join_all(together).await {
-        assert_eq!(answer.0, 200, "{}", answer.1);
-    }
+    burst(&server, &twelve_megapixels(image::ImageFormat::Jpeg)).await;
     // The pixels of one take 34 MiB, and two or more are decoded at once.
     let most = server.resident();
     assert!(most < before + 30, "{before} to {most} MiB");
+}
+
+/// Two times twelve requests at once, with one picture each.
+#[cfg(target_os = "linux")]
+async fn burst(server: &Server, picture: &[u8]) {
+    let body = json!({"instances": [instance(picture)]});
+    for _ in 0..2 {
+        let together = (0..12).map(|_| post(server, PREDICT, &body));
+        for answer in futures_util::future::join_all(together).await {
+            assert_eq!(answer.0, 200, "{}", answer.1);
+        }
+    }
 }
 
 /// A picture of 4000x3000 that is plain enough to be a small file.
