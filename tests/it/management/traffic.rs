@@ -189,7 +189,7 @@ async fn memory_comes_back() {
     }
     // Threads end after the last request; the allocator gives back then.
     let mut after = server.resident();
-    for _ in 0..50 {
+    for _ in 0..200 {
         if after < before + (loaded - before) / 4 {
             return;
         }
