@@ -4,11 +4,14 @@
 use super::super::error::ImageError;
 use super::super::spec::JpegDct;
 use super::markers::Outline;
-use super::{corrupt, ends_early, truncated};
+use super::{corrupt, markers, scans_allowed, too_many_scans, truncated};
 use image::codecs::jpeg::JpegDecoder;
 use image::{ColorType, ImageDecoder as _};
 use std::io::Cursor;
 use std::marker::PhantomData;
+
+/// Memory for each pixel, in bytes, besides what is asked for: the whole picture, twice while its colours are converted.
+pub(super) const SAMPLES: u64 = 7;
 
 /// The rows of a picture, all decoded at once and given out one after the other.
 pub(crate) struct Rows<'a> {
@@ -28,8 +31,12 @@ impl<'a> Rows<'a> {
         _divisor: usize,
         channels: usize,
     ) -> Result<Self, ImageError> {
+        let scans = markers::scans(bytes, outline.first_scan);
+        if scans.count > scans_allowed(outline) {
+            return Err(too_many_scans());
+        }
         // The decoder fills missing data with grey and says nothing.
-        if ends_early(bytes, outline) {
+        if !scans.complete {
             return Err(truncated());
         }
         let failed = |_| corrupt("its data cannot be decoded");

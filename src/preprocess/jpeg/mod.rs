@@ -31,6 +31,8 @@ const FREE_SCANS: u64 = 32;
 const SCAN_BUDGET_PIXELS: u64 = 100_000_000;
 /// No file needs more; libjpeg-turbo's own limit is the same.
 const MAX_SCANS: u64 = 500;
+/// No decoder of the references takes more, in pixels.
+const MAX_SIDE: u32 = 65_500;
 
 /// Reads the size from the frame header.
 pub(super) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
@@ -50,6 +52,9 @@ pub(super) fn outline(bytes: &[u8]) -> Result<Outline<'_>, ImageError> {
     if outline.width == 0 || outline.height == 0 {
         return Err(corrupt("its header declares no pixels"));
     }
+    if outline.width.max(outline.height) > MAX_SIDE {
+        return Err(ImageError::Unsupported { kind: "a JPEG with a side of more than 65,500 pixels" });
+    }
     Ok(outline)
 }
 
@@ -62,12 +67,23 @@ pub(super) fn divided(outline: &Outline<'_>, divisor: usize) -> (usize, usize) {
 /// where it comes in several scans its coefficients of 16 bits.
 pub(super) fn bytes_per_pixel(outline: &Outline<'_>) -> u64 {
     let coefficients = if outline.multiple_scans { 2 * u64::from(outline.components) } else { 0 };
-    3 + coefficients
+    3 + backend::SAMPLES + coefficients
 }
+
+/// How many scans a picture may have. Only decoding it shows how many it has: damaged data may hide some.
+fn scans_allowed(outline: &Outline<'_>) -> u64 {
+    // Headers without pixels have been refused.
+    (SCAN_BUDGET_PIXELS / outline.pixels()).clamp(FREE_SCANS, MAX_SCANS)
+}
+
+/// Rows of a picture with four components that are converted at once, so that they need not all be there twice.
+const CMYK_ROWS: usize = 16;
 
 /// The rows of a picture, decoded as they are read, from the top.
 pub(super) struct Rows<'a> {
     rows: backend::Rows<'a>,
+    /// Number of columns.
+    width: usize,
     /// Of pictures with four components: whose formula, and whether ink is stored inverted.
     cmyk: Option<(Reference, bool)>,
 }
@@ -82,20 +98,11 @@ impl<'a> Rows<'a> {
         divisor: usize,
         reference: Reference,
     ) -> Result<Self, ImageError> {
-        if outline.multiple_scans {
-            let scans = markers::scans(bytes, outline.first_scan).count;
-            let cost = scans.saturating_mul(outline.pixels());
-            if scans > MAX_SCANS || (scans > FREE_SCANS && cost > SCAN_BUDGET_PIXELS) {
-                return Err(ImageError::TooCostly {
-                    format: Format::Jpeg,
-                    detail: "it has far too many scans for its size",
-                });
-            }
-        }
         let inverted = !EXACT || reference == Reference::Pillow || outline.adobe;
         let cmyk = (outline.components == 4).then_some((reference, inverted));
         let channels = if cmyk.is_some() { 4 } else { 3 };
-        Ok(Self { rows: backend::Rows::begin(bytes, outline, dct, divisor, channels)?, cmyk })
+        let (width, _) = divided(outline, divisor);
+        Ok(Self { rows: backend::Rows::begin(bytes, outline, dct, divisor, channels)?, width, cmyk })
     }
 
     /// Decodes the next rows, as many as `rgb` holds. `work` is scratch for four-component pictures.
@@ -108,20 +115,21 @@ impl<'a> Rows<'a> {
         let Some((reference, inverted)) = self.cmyk else {
             return self.rows.read(rgb);
         };
-        let stored = image::grow(work, rgb.len() / 3 * 4);
-        self.rows.read(stored)?;
-        cmyk_to_rgb(stored, rgb, reference, inverted);
+        for rgb in rgb.chunks_mut(CMYK_ROWS * self.width * 3) {
+            let stored = image::grow(work, rgb.len() / 3 * 4);
+            self.rows.read(stored)?;
+            cmyk_to_rgb(stored, rgb, reference, inverted);
+        }
         Ok(())
     }
 }
 
-/// Whether the entropy-coded data runs out before an end marker.
-fn ends_early(bytes: &[u8], outline: &Outline<'_>) -> bool {
-    !markers::scans(bytes, outline.first_scan).complete
-}
-
 fn corrupt(detail: &'static str) -> ImageError {
     ImageError::Corrupt { format: Format::Jpeg, detail }
+}
+
+fn too_many_scans() -> ImageError {
+    ImageError::TooCostly { format: Format::Jpeg, detail: "it has far too many scans for its size" }
 }
 
 fn truncated() -> ImageError {

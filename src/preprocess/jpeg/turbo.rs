@@ -8,22 +8,23 @@
 use super::super::error::ImageError;
 use super::super::spec::JpegDct;
 use super::markers::Outline;
-use super::{MAX_SCANS, corrupt, divided, ends_early, truncated};
+use super::{corrupt, divided, scans_allowed, too_many_scans, truncated};
 use mozjpeg_sys::*;
 use std::ffi::{c_int, c_ulong};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
+/// Memory for each pixel, in bytes, besides what is asked for and a picture's coefficients.
+pub(super) const SAMPLES: u64 = 0;
+
 /// Rows that one call asks for; it gives as many as the decoder has ready, one or two mostly.
 const ROWS_A_CALL: usize = 8;
 
 /// The rows of a picture that is being decoded.
 pub(crate) struct Rows<'a> {
-    /// From `Box::into_raw`: the C structures point at each other, so that the box must not be moved or borrowed as a whole.
+    /// From `Box::into_raw`: the C structures point at each other, so that they must not be moved or borrowed as a whole.
     state: NonNull<State>,
-    bytes: &'a [u8],
-    outline: Outline<'a>,
     /// Bytes of a row of the result.
     stride: usize,
     rows_left: usize,
@@ -34,7 +35,7 @@ pub(crate) struct Rows<'a> {
 struct State {
     decoder: jpeg_decompress_struct,
     errors: Errors,
-    progress: jpeg_progress_mgr,
+    progress: Progress,
 }
 
 /// What `decoder.common.err` points at: the library's part comes first, so that a callback finds the rest behind it.
@@ -45,7 +46,16 @@ struct Errors {
     premature_end: bool,
 }
 
-/// What [`fail`] unwinds with.
+/// What `decoder.common.progress` points at, likewise.
+#[repr(C)]
+struct Progress {
+    manager: jpeg_progress_mgr,
+    scans_allowed: c_int,
+    /// Whether the picture has more.
+    exceeded: bool,
+}
+
+/// What [`fail`] and [`limit_scans`] unwind with.
 struct Failed;
 
 /// Gives a way out of the library where it can't go on.
@@ -64,12 +74,19 @@ unsafe extern "C-unwind" fn note(decoder: &mut jpeg_common_struct, level: c_int)
     }
 }
 
-/// Ends the decoding of a picture with too many scans, should they have been counted wrong before.
-unsafe extern "C-unwind" fn limit_scans(decoder: &mut jpeg_common_struct) {
-    // SAFETY: the only one that has this callback is the decompressor that begins with this structure.
-    let scan = unsafe { (*(&raw mut *decoder).cast::<jpeg_decompress_struct>()).input_scan_number };
-    if scan as u64 > MAX_SCANS {
-        resume_unwind(Box::new(Failed));
+/// Ends the decoding of a picture with too many scans.
+///
+/// It takes a pointer where the library's declaration has a reference, as it looks beyond the structure that this would be
+/// to.
+unsafe extern "C-unwind" fn limit_scans(decoder: *mut jpeg_common_struct) {
+    // SAFETY: the only ones that have this callback are the decompressors inside `State`, which begin with this structure
+    // and whose progress is the one beside them. The library gives the pointer to the whole of it.
+    unsafe {
+        let progress = (*decoder).progress.cast::<Progress>();
+        if (*decoder.cast::<jpeg_decompress_struct>()).input_scan_number > (*progress).scans_allowed {
+            (*progress).exceeded = true;
+            resume_unwind(Box::new(Failed));
+        }
     }
 }
 
@@ -89,11 +106,10 @@ impl<'a> Rows<'a> {
         let state = Box::new(unsafe { std::mem::zeroed::<State>() });
         // SAFETY: a pointer from `Box::into_raw` is not null.
         let state = unsafe { NonNull::new_unchecked(Box::into_raw(state)) };
-        let stride = width * channels;
-        let mut rows =
-            Self { state, bytes, outline: outline.clone(), stride, rows_left: height, _borrowed: PhantomData };
+        let mut rows = Self { state, stride: width * channels, rows_left: height, _borrowed: PhantomData };
         // From here on `rows` destroys the state, which may be done at any time after it was zeroed.
         let scale = divisor as u32;
+        let scans_allowed = scans_allowed(outline) as c_int;
         rows.call(|state| {
             // SAFETY: the state lives as long as `rows` and stays where it is, so that the structures may point at each
             // other; they are used by this thread alone. The input is read within `size` bytes, and outlives `rows`.
@@ -105,16 +121,28 @@ impl<'a> Rows<'a> {
                 (*errors).manager.emit_message = Some(note);
                 (*decoder).common.err = errors.cast();
                 jpeg_create_decompress(decoder);
-                (*state).progress.progress_monitor = Some(limit_scans);
-                (*decoder).common.progress = &raw mut (*state).progress;
+                let progress = &raw mut (*state).progress;
+                (*progress).scans_allowed = scans_allowed;
+                // A function of a pointer may be called as one of a reference: both are passed alike.
+                (*progress).manager.progress_monitor = Some(std::mem::transmute::<
+                    unsafe extern "C-unwind" fn(*mut jpeg_common_struct),
+                    unsafe extern "C-unwind" fn(&mut jpeg_common_struct),
+                >(limit_scans));
+                (*decoder).common.progress = progress.cast();
                 jpeg_mem_src(&mut *decoder, bytes.as_ptr(), size);
                 jpeg_read_header(&mut *decoder, 1);
             }
         })?;
         // SAFETY: the state is live.
         let decoder = unsafe { &mut (*state.as_ptr()).decoder };
-        if (decoder.image_width, decoder.image_height) != (outline.width, outline.height) {
-            return Err(rows.misread());
+        // The limits that were kept are those of the picture that `outline` describes.
+        // SAFETY: its headers have been read.
+        let multiple_scans = unsafe { jpeg_has_multiple_scans(decoder) } != 0;
+        if (decoder.image_width, decoder.image_height) != (outline.width, outline.height)
+            || decoder.num_components != c_int::from(outline.components)
+            || multiple_scans != outline.multiple_scans
+        {
+            return Err(misread());
         }
         decoder.out_color_space = if channels == 4 { J_COLOR_SPACE::JCS_CMYK } else { J_COLOR_SPACE::JCS_RGB };
         decoder.dct_method = match dct {
@@ -130,7 +158,7 @@ impl<'a> Rows<'a> {
         let decoder = unsafe { &(*state.as_ptr()).decoder };
         let found = (decoder.output_width as usize, decoder.output_height as usize, decoder.output_components as usize);
         if started == 0 || found != (width, height, channels) {
-            return Err(rows.misread());
+            return Err(misread());
         }
         Ok(rows)
     }
@@ -146,7 +174,7 @@ impl<'a> Rows<'a> {
         let mut done = 0;
         while done < count {
             let asked = (count - done).min(ROWS_A_CALL);
-            let (wanted, _) = out[done * stride..].split_at_mut(asked * stride);
+            let wanted = &mut out[done * stride..][..asked * stride];
             let mut rows = [std::ptr::null_mut(); ROWS_A_CALL];
             for (row, start) in rows.iter_mut().zip(wanted.chunks_exact_mut(stride)) {
                 *row = start.as_mut_ptr();
@@ -169,10 +197,12 @@ impl<'a> Rows<'a> {
             // SAFETY: decompression has been started and all rows are read.
             unsafe { jpeg_finish_decompress(&mut (*state).decoder) }
         })?;
+        // It returns at an end marker, one that is missing being made up with a warning.
         // SAFETY: the state is live.
-        let errors = unsafe { &(*self.state.as_ptr()).errors };
-        let ends = errors.manager.num_warnings > 0 && ends_early(self.bytes, &self.outline);
-        if errors.premature_end || ends { Err(truncated()) } else { Ok(()) }
+        match unsafe { (*self.state.as_ptr()).errors.premature_end } {
+            true => Err(truncated()),
+            false => Ok(()),
+        }
     }
 
     /// Calls into the library, and says what is wrong with the file where that does not come back.
@@ -181,28 +211,28 @@ impl<'a> Rows<'a> {
         // What is left half done is not used again, only destroyed, which the library allows.
         catch_unwind(AssertUnwindSafe(|| run(state))).map_err(|_| {
             // SAFETY: the state is live.
-            let premature_end = unsafe { (*state).errors.premature_end };
-            if premature_end || ends_early(self.bytes, &self.outline) {
-                truncated()
-            } else {
-                corrupt("its data cannot be decoded")
+            match unsafe { ((*state).progress.exceeded, (*state).errors.premature_end) } {
+                (true, _) => too_many_scans(),
+                (_, true) => truncated(),
+                _ => corrupt("its data cannot be decoded"),
             }
         })
     }
+}
 
-    /// The decoder reads another size from the headers than we do.
-    fn misread(&self) -> ImageError {
-        if ends_early(self.bytes, &self.outline) { truncated() } else { corrupt("its headers cannot be read") }
-    }
+/// The decoder reads something else from the headers than we do.
+fn misread() -> ImageError {
+    corrupt("its headers cannot be read")
 }
 
 impl Drop for Rows<'_> {
     fn drop(&mut self) {
+        let state = self.state.as_ptr();
         // SAFETY: made by `Box::into_raw` and not used afterwards. Destroying is allowed at any time, and does nothing to a
         // structure of zeros.
         unsafe {
-            let mut state = Box::from_raw(self.state.as_ptr());
-            jpeg_destroy_decompress(&mut state.decoder);
+            jpeg_destroy_decompress(&mut (*state).decoder);
+            drop(Box::from_raw(state));
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn resize(
         rows.prepare(axis(height, plan.resized.1, window.top, window.height));
     }
     let vertical_first = rounding == Rounding::Pillow && vertical_first((width, height), plan.resized);
-    if horizontally && !(vertically && vertical_first) {
+    if horizontally && !vertical_first {
         // The picture is needed from top to bottom, so it need never be there as a whole.
         if !vertically {
             return horizontal_as_decoded(picture, columns, window.top..window.top + window.height, out);
