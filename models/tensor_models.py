@@ -166,6 +166,23 @@ def no_zero() -> onnx.GraphProto:
     )
 
 
+def as_large_as_told() -> onnx.GraphProto:
+    """Gives the numbers back, but makes a tensor of so many zeros as they add up to."""
+    return graph(
+        [
+            node("ReduceSum", ["x"], ["total"], keepdims=0),
+            node("Reshape", ["total", "one"], ["shape"]),
+            node("ConstantOfShape", ["shape"], ["zeros"]),
+            node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
+            node("Cast", ["nothing"], ["zero"], to=TensorProto.INT64),
+            node("Add", ["x", "zero"], ["y"]),
+        ],
+        [value("x", "int64", "batch")],
+        [value("y", "int64", "batch")],
+        [constant("one", [1], np.int64)],
+    )
+
+
 @dataclass(frozen=True)
 class TensorModel:
     """How one model's folder is written."""
@@ -212,5 +229,6 @@ MODELS = {
     "not-finite": TensorModel(not_finite, "NaN and infinities"),
     "text-bytes": TensorModel(text_bytes, "strings as bytes"),
     "no-batch": TensorModel(no_batch, "a scalar input: must be refused"),
+    "as-large-as-told": TensorModel(as_large_as_told, "takes as much memory as clients say"),
     "no-zero": TensorModel(no_zero, "fails at run time for 0, the warm-up's value"),
 }

@@ -201,6 +201,21 @@ async fn a_failing_row_fails_alone_and_zeros_are_only_a_guess() {
     assert!(answer["error"]["message"].as_str().unwrap().contains("instances[1]"), "{answer}");
 }
 
+/// A model that asks for more memory than there can be is that request's failure, not the server's.
+#[tokio::test]
+async fn memory_that_cannot_be_had_fails_alone() {
+    let server = Builder::with_models(&["as-large-as-told"]).start();
+    let path = "/v1/endpoints/as-large-as-told:predict";
+    assert_eq!(predict(&server, "as-large-as-told", json!([1, 1000])).await, json!([1, 1000]));
+    // Times four bytes, more than an address can name.
+    let too_large = json!({"instances": [1_u64 << 46]});
+    let requests = (0..8).map(|_| post(&server, path, &too_large));
+    for (status, answer) in futures_util::future::join_all(requests).await {
+        assert_eq!((status, &answer["error"]["status"]), (500, &json!("INTERNAL")), "{answer}");
+    }
+    assert_eq!(predict(&server, "as-large-as-told", json!([7])).await, json!([7]));
+}
+
 #[tokio::test]
 async fn the_description_shows_an_instance_that_works() {
     let models = ["linear", "columns", "classes", "zip-map", "echo-string", "echo-grid", "text-bytes"];
