@@ -4,7 +4,8 @@
 //! of the weights. ONNX Runtime documents `Run` as safe to call from several threads on one session
 //! (<https://onnxruntime.ai/docs/api/c/struct_ort_api.html>, `OrtApi::Run`), and on the CPU provider that gives the same
 //! images a second from one copy (`benches/engine.rs` has the comparison). So the call is made here, below `ort`'s safe
-//! face, and nowhere else. Providers for GPUs keep one session a thread.
+//! face, and nowhere else. `docs/performance.md` tells what drd and helgrind see of it. Providers for GPUs keep one session a
+//! thread, and so do CPUs with `engine.io_binding = "on"`.
 
 use std::ffi::CString;
 use std::ptr::{self, NonNull};
@@ -86,5 +87,37 @@ impl SharedSession {
                 Ok(unsafe { DynValue::from_ptr(value, Some(self.session.allocator())) })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::engine::Item;
+    use crate::engine::onnx::session::ModelSession;
+    use crate::engine::onnx::{OnnxOptions, Provider, library};
+    use crate::tensor::{ElementType, Tensor};
+
+    /// Also what is run under drd and helgrind (`docs/performance.md`), hence two models that show the kernels of either
+    /// kind, and no more runs than take a minute there.
+    #[test]
+    fn many_callers_of_one_session_get_the_bits_of_a_lone_one() {
+        for (model, shape) in [("tests/models/colour/1", [1, 3, 32, 32]), ("models/fashion-vit/1", [1, 3, 224, 224])] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(model).join("model.onnx");
+            let environment = library::environment(None).unwrap();
+            let session =
+                ModelSession::open(&environment, &path, Provider::Cpu, 1, &OnnxOptions::default(), None).unwrap();
+            let zeros = Tensor::zeros(ElementType::Float32, &shape);
+            let items: Vec<Item> = (0..4).map(|seed| vec![zeros.with_pattern(seed * 100)]).collect();
+            let run = |item: &Item| session.run(std::slice::from_ref(item)).unwrap();
+            let lone: Vec<_> = items.iter().map(run).collect();
+            assert_ne!(lone[0], lone[1]);
+            std::thread::scope(|scope| {
+                for (item, lone) in items.iter().zip(&lone) {
+                    scope.spawn(|| (0..8).for_each(|_| assert_eq!(run(item), *lone)));
+                }
+            });
+        }
     }
 }
