@@ -87,7 +87,7 @@ proto-check: ## that src/protocol/generated is what proto/ says
 doc: ## the library's documentation, in target/doc
 	$(CARGO) doc --no-deps $(CARGO_FLAGS)
 
-bench: build bench-peers bench-pillow-simd $(VIT_BASE) ## Tessera beside other servers, in ten minutes: docs/benchmarks.md
+bench: build bench-peers bench-pillow-simd $(VIT_BASE) ## Tessera beside other servers, in ten minutes once it is set up: docs/benchmarks.md
 	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA)
 
 bench-full: build bench-peers bench-pillow-simd $(VIT_BASE) ## the same, every model, load and server: some hours

@@ -120,7 +120,7 @@ def page(
                 f"{QUIET:g} during {disturbed} of {len(busy)} measurements, {max(busy, default=0):.1f} at most."]  # fmt: skip
     out += ["", *summary(view, workloads), "", "![Requests per second](benchmarks/throughput.svg)", ""]
     out += ["![Latency by rate](benchmarks/latency.svg)", "", "![Memory](benchmarks/memory.svg)", ""]
-    out += ["## How it was measured", "", HOW.format(quick="ten minutes at most")]
+    out += ["## How it was measured", "", HOW.format(quick="ten minutes at most once it is set up")]
     for workload in workloads:
         out += [f"## {workload.title}", "", *section(view, workload, lifetimes), ""]
     out += ["## Versions", "", f"- {machine.tessera}"]
