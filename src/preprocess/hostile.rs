@@ -152,12 +152,16 @@ fn a_claimed_size_is_refused_before_it_costs_anything() {
     }
 }
 
+/// Where the first of the markers stands at or after `from`.
+fn find_marker(bytes: &[u8], markers: &[u8], from: usize) -> usize {
+    from + bytes[from..].windows(2).position(|w| w[0] == 0xff && markers.contains(&w[1])).unwrap()
+}
+
 /// A progressive picture of 240,000 pixels with its first scan so many times.
 fn scan_bomb(scans: usize) -> Vec<u8> {
     let picture = inputs().into_iter().find(|(name, _)| name == "coffee_progressive.jpg").unwrap().1;
-    let first = picture.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
-    let scan_end =
-        first + 2 + picture[first + 2..].windows(2).position(|w| w == [0xff, 0xc4] || w == [0xff, 0xda]).unwrap();
+    let first = find_marker(&picture, &[0xda], 0);
+    let scan_end = find_marker(&picture, &[0xc4, 0xda], first + 2);
     let mut bomb = picture[..scan_end].to_vec();
     for _ in 1..scans {
         bomb.extend(&picture[first..scan_end]);
@@ -184,7 +188,7 @@ fn a_bomb_that_hides_its_scans_is_refused() {
     let mut tensor = vec![0.0; preprocessor.output_len()];
     // Some more than the 416 that so many pixels may have.
     let bomb = scan_bomb(430);
-    let frame = bomb.windows(2).position(|w| w == [0xff, 0xc2]).unwrap();
+    let frame = find_marker(&bomb, &[0xc2], 0);
     let size = &bomb[frame + 5..frame + 9];
     // A frame and a scan of all components, for whoever takes the stuffed zero byte for a marker with a length, which
     // leads into this comment; the decoder goes on behind it.
@@ -198,10 +202,10 @@ fn a_bomb_that_hides_its_scans_is_refused() {
     let error = preprocessor.run(&hidden, &DecodeLimits::default(), &mut tensor).unwrap_err();
     assert!(matches!(error, ImageError::TooCostly { .. }), "{error}");
     // A marker among data has no length that the decoder would look at.
-    let first = bomb.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let first = find_marker(&bomb, &[0xda], 0);
     let mut hidden = bomb[..first].to_vec();
     hidden.extend([0xff, 0xdd, 0, 4, 0, 1]);
-    let second = first + 2 + bomb[first + 2..].windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let second = find_marker(&bomb, &[0xda], first + 2);
     hidden.extend(&bomb[first..second]);
     hidden.extend([0xff, 5, 0xff, 0xff]);
     hidden.extend(&bomb[second..]);
@@ -235,7 +239,7 @@ fn damage_is_no_end() {
 #[test]
 fn a_side_that_no_decoder_takes_is_named() {
     let picture = inputs().into_iter().find(|(name, _)| name == "camera_gray.jpg").unwrap().1;
-    let frame = picture.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    let frame = find_marker(&picture, &[0xc0], 0);
     let mut long = picture;
     long[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdd, 0, 1]);
     let error = inspect(&long).unwrap_err();
