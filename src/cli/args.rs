@@ -208,6 +208,9 @@ pub struct BenchArgs {
     /// Send this many requests a second, whether or not the server keeps up
     #[arg(long, short, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<f64>,
+    /// With --rate: at random times, as from many users who know nothing of each other, not at even intervals
+    #[arg(long, requires = "rate")]
+    pub random: bool,
     /// This many users, each on a connection, who pause between an answer and the next request
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), conflicts_with_all = ["connections", "rate"])]
     pub users: Option<u32>,
@@ -499,6 +502,7 @@ mod tests {
             "--image a --rate 0",
             "--image a --rate nan",
             "--image a --users 5 --rate 5",
+            "--image a --random",
             "--image a --think-time 1s",
             "--image a --profile vit-blog --connections 5",
             "--image a --duration 0s",

@@ -36,11 +36,11 @@ impl Load {
     /// A run that starts at the schedule's start.
     pub fn new(schedule: Schedule, target: Target, connections: usize, timeout: Duration) -> Self {
         Self {
+            record: Mutex::new(Record::new(schedule.clone())),
             schedule,
             target: Arc::new(target),
             timeout,
             connections,
-            record: Mutex::new(Record::new(schedule)),
             turns: AtomicUsize::new(0),
             due: Semaphore::new(0),
             next: AtomicU64::new(0),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::load::Load;
-use self::schedule::{Pace, Schedule};
+use self::schedule::{Pace, Schedule, Spacing};
 use self::summary::Summary;
 use self::target::Target;
 use super::Failure;
@@ -43,9 +43,9 @@ pub fn run(arguments: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cpu = processor::time();
     let schedule = Schedule::new(pace, Instant::now(), arguments.warm_up, arguments.duration);
-    let load = Arc::new(Load::new(schedule, target, connections as usize, arguments.timeout));
+    let load = Arc::new(Load::new(schedule.clone(), target, connections as usize, arguments.timeout));
     runtime.block_on(async {
-        let shown = tokio::spawn(progress::show(load.clone(), schedule));
+        let shown = tokio::spawn(progress::show(load.clone(), schedule.clone()));
         tokio::select! {
             () = load.run() => {}
             _ = tokio::signal::ctrl_c() => load.stop(),
@@ -56,7 +56,7 @@ pub fn run(arguments: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
     progress::clear();
     let now = Instant::now();
     let processor = processor::share_since(cpu, now.duration_since(schedule.start));
-    let summary = Summary::new(url, schedule, connections, processor, load.unsent(now), now, &load.record());
+    let summary = Summary::new(url, &schedule, connections, processor, load.unsent(now), now, &load.record());
     if arguments.json {
         writeln!(out, "{}", report::json(&summary))?;
     } else {
@@ -74,10 +74,11 @@ pub fn run(arguments: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
 
 fn pace(arguments: &BenchArgs) -> (Pace, u32) {
     let users = |count, think_time| (Pace::Closed { think_time }, count);
+    let spacing = if arguments.random { Spacing::Random } else { Spacing::Even };
     match (arguments.profile, arguments.users, arguments.rate) {
         (Some(Profile::VitBlog), _, _) => users(100, Duration::from_secs(1)),
         (None, Some(count), _) => users(count, arguments.think_time.unwrap_or(THINK_TIME)),
-        (None, None, Some(rate)) => (Pace::Open { rate }, arguments.connections.unwrap_or(CONNECTIONS_OPEN)),
+        (None, None, Some(rate)) => (Pace::Open { rate, spacing }, arguments.connections.unwrap_or(CONNECTIONS_OPEN)),
         (None, None, None) => users(arguments.connections.unwrap_or(CONNECTIONS), Duration::ZERO),
     }
 }

@@ -20,7 +20,7 @@ pub async fn show(load: Arc<Load>, schedule: Schedule) {
         let next = schedule.start + Duration::from_secs(second + 1);
         tokio::time::sleep_until(next.into()).await;
         // A terminal that is gone is no reason to stop.
-        let _ = write!(io::stderr(), "{CLEAR}{}", line(&load, schedule, second as usize));
+        let _ = write!(io::stderr(), "{CLEAR}{}", line(&load, &schedule, second as usize));
     }
 }
 
@@ -31,7 +31,7 @@ pub fn clear() {
     }
 }
 
-fn line(load: &Load, schedule: Schedule, index: usize) -> String {
+fn line(load: &Load, schedule: &Schedule, index: usize) -> String {
     let whole = schedule.end.duration_since(schedule.start).as_secs_f64();
     let now = schedule.start + Duration::from_secs(index as u64 + 1);
     let phase = match now {

@@ -221,7 +221,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::schedule::Pace;
+    use crate::cli::bench::schedule::{Pace, Spacing};
 
     fn near(value: f64, expected: f64) {
         assert!((value / expected - 1.0).abs() < 1e-3, "{value} instead of {expected}");
@@ -255,8 +255,13 @@ mod tests {
     #[test]
     fn waiting_counts_from_when_a_request_was_due() {
         let zero = Duration::ZERO;
-        let schedule = Schedule::new(Pace::Open { rate: 100.0 }, Instant::now(), zero, Duration::from_secs(2));
-        let mut record = Record::new(schedule);
+        let schedule = Schedule::new(
+            Pace::Open { rate: 100.0, spacing: Spacing::Even },
+            Instant::now(),
+            zero,
+            Duration::from_secs(2),
+        );
+        let mut record = Record::new(schedule.clone());
         let resumed = schedule.start + Duration::from_secs(1);
         for index in 0..schedule.total() {
             let due = schedule.due(index);
@@ -277,7 +282,7 @@ mod tests {
     fn failures_are_told_apart_and_have_no_latency() {
         let second = Duration::from_secs(1);
         let schedule = Schedule::new(Pace::Closed { think_time: Duration::ZERO }, Instant::now(), second, second);
-        let mut record = Record::new(schedule);
+        let mut record = Record::new(schedule.clone());
         let mut add = |milliseconds, outcome| {
             let ended = schedule.start + Duration::from_millis(milliseconds);
             record.add(Sample { due: ended, sent: ended, ended, body: 0, outcome });

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::record::Latencies;
-use super::schedule::Pace;
+use super::schedule::{Pace, Spacing};
 use super::summary::{Moment, Summary};
 
 /// The percentiles by their names.
@@ -43,7 +43,10 @@ pub fn print(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
 pub fn pace(summary: &Summary) -> String {
     let connections = summary.connections;
     match summary.pace {
-        Pace::Open { rate } => format!("open loop, {rate} requests/s over {connections} connections"),
+        Pace::Open { rate, spacing } => {
+            let random = if spacing == Spacing::Random { " at random" } else { "" };
+            format!("open loop, {rate} requests/s{random} over {connections} connections")
+        }
         Pace::Closed { think_time } if think_time.is_zero() => format!("closed loop, {connections} connections"),
         Pace::Closed { think_time } => format!("closed loop, {connections} users who pause for {think_time:?}"),
     }
@@ -79,7 +82,7 @@ pub fn json(summary: &Summary) -> Value {
     let counted = summary.faults.iter().filter(|(_, faults)| faults.count > 0);
     let errors: Map<_, _> = counted.map(|(fault, faults)| (fault.to_string(), json!(faults.count))).collect();
     let (mode, rate, think_time) = match summary.pace {
-        Pace::Open { rate } => ("open", Some(rate), None),
+        Pace::Open { rate, .. } => ("open", Some(rate), None),
         Pace::Closed { think_time } => ("closed", None, Some(think_time.as_secs_f64())),
     };
     let is_open = rate.is_some();
@@ -88,6 +91,7 @@ pub fn json(summary: &Summary) -> Value {
         "mode": mode,
         "connections": summary.connections,
         "rate": rate,
+        "random": matches!(summary.pace, Pace::Open { spacing: Spacing::Random, .. }),
         "think_time_seconds": think_time,
         "warm_up_seconds": summary.warm_up,
         "seconds": summary.seconds,

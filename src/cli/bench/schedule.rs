@@ -1,5 +1,6 @@
 //! When requests are sent and which of them count.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How the next request comes about.
@@ -12,13 +13,25 @@ pub enum Pace {
     },
     /// Open loop: by the clock.
     Open {
-        /// Requests per second, evenly spaced.
+        /// Requests per second.
         rate: f64,
+        /// How they lie in time.
+        spacing: Spacing,
     },
 }
 
+/// How the requests of an open loop lie in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spacing {
+    /// At even intervals.
+    Even,
+    /// As those of many users who know nothing of each other: each at any time, so that some come together and none for a
+    /// while (a Poisson process, given the number of its events). The same times in each run.
+    Random,
+}
+
 /// The times of a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Schedule {
     /// How requests come about.
     pub pace: Pace,
@@ -28,23 +41,33 @@ pub struct Schedule {
     pub begin: Instant,
     /// When the last request may be sent.
     pub end: Instant,
+    /// Open loop at random: when requests are due after the start, in order.
+    random: Arc<[Duration]>,
 }
 
 impl Schedule {
     /// A run that starts at `start`.
     pub fn new(pace: Pace, start: Instant, warm_up: Duration, duration: Duration) -> Self {
         let begin = start + warm_up;
-        Self { pace, start, begin, end: begin + duration }
+        let random = match pace {
+            Pace::Open { rate, spacing: Spacing::Random } => random_moments(rate, warm_up + duration),
+            _ => Vec::new(),
+        };
+        Self { pace, start, begin, end: begin + duration, random: random.into() }
     }
 
     /// Open loop: when request `index` is due. Computed from the start each time, so that errors don't add up.
     pub fn due(&self, index: u64) -> Instant {
-        self.start + Duration::from_secs_f64(index as f64 / self.rate())
+        let after = self.random.get(index as usize).copied();
+        self.start + after.unwrap_or_else(|| Duration::from_secs_f64(index as f64 / self.rate()))
     }
 
     /// Open loop: how many requests are due by `now`, all those of the run at most.
     pub fn due_by(&self, now: Instant) -> u64 {
         let now = now.min(self.end);
+        if !self.random.is_empty() {
+            return self.random.partition_point(|&after| self.start + after <= now) as u64;
+        }
         let guess = (now.saturating_duration_since(self.start).as_secs_f64() * self.rate()) as u64;
         // The rounding of `due` decides, so that the two never disagree.
         let last = guess + 1;
@@ -54,7 +77,7 @@ impl Schedule {
 
     /// Open loop: the requests of the run: those due before its end.
     pub fn total(&self) -> u64 {
-        (self.end.duration_since(self.start).as_secs_f64() * self.rate()).ceil() as u64
+        total(self.rate(), self.end.duration_since(self.start))
     }
 
     /// Whether a request counts that was due at `due` and answered at `ended`.
@@ -80,10 +103,29 @@ impl Schedule {
 
     fn rate(&self) -> f64 {
         match self.pace {
-            Pace::Open { rate } => rate,
+            Pace::Open { rate, .. } => rate,
             Pace::Closed { .. } => 0.0,
         }
     }
+}
+
+fn total(rate: f64, whole: Duration) -> u64 {
+    (whole.as_secs_f64() * rate).ceil() as u64
+}
+
+/// As many moments as even intervals would have, each anywhere within the whole. Numbers by splitmix64 (Steele, Lea and
+/// Flood: Fast splittable pseudorandom number generators, 2014).
+fn random_moments(rate: f64, whole: Duration) -> Vec<Duration> {
+    let mut state = 0_u64;
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut moments: Vec<_> = (0..total(rate, whole)).map(|_| whole.mul_f64(uniform())).collect();
+    moments.sort_unstable();
+    moments
 }
 
 #[cfg(test)]
@@ -91,8 +133,12 @@ mod tests {
     use super::*;
 
     fn open(rate: f64, warm_up: u64, duration: u64) -> Schedule {
+        spaced(Spacing::Even, rate, warm_up, duration)
+    }
+
+    fn spaced(spacing: Spacing, rate: f64, warm_up: u64, duration: u64) -> Schedule {
         let seconds = Duration::from_secs;
-        Schedule::new(Pace::Open { rate }, Instant::now(), seconds(warm_up), seconds(duration))
+        Schedule::new(Pace::Open { rate, spacing }, Instant::now(), seconds(warm_up), seconds(duration))
     }
 
     #[test]
@@ -118,6 +164,25 @@ mod tests {
             }
             assert_eq!(schedule.due_by(schedule.end + Duration::from_secs(9)), schedule.total());
         }
+    }
+
+    #[test]
+    fn random_requests_come_together_and_stay_away_as_a_poisson_process_has_it() {
+        let schedule = spaced(Spacing::Random, 50.0, 10, 90);
+        assert_eq!((schedule.total(), schedule.due_by(schedule.end)), (5000, 5000));
+        let moments: Vec<_> = (0..5000).map(|index| schedule.due(index)).collect();
+        assert!(moments.is_sorted() && moments[4999] < schedule.end);
+        assert_eq!(schedule.due_by(moments[17]), 18);
+        // Gaps are exponential: as spread as they are long, and 1 - 1/e of them shorter than the mean.
+        let gaps: Vec<_> = moments.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        let short = gaps.iter().filter(|&&gap| gap < mean).count() as f64 / gaps.len() as f64;
+        assert!((mean * 50.0 - 1.0).abs() < 0.01, "{mean}");
+        assert!((variance.sqrt() / mean - 1.0).abs() < 0.1, "{variance}");
+        assert!((short - 0.632).abs() < 0.02, "{short}");
+        let again = spaced(Spacing::Random, 50.0, 10, 90);
+        assert_eq!(again.due(2500) - again.start, moments[2500] - schedule.start);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Summary {
     /// Of a run that ended, or was interrupted, at `now`.
     pub fn new(
         url: String,
-        schedule: Schedule,
+        schedule: &Schedule,
         connections: u32,
         processor: Option<f64>,
         unsent: u64,
