@@ -70,8 +70,8 @@ struct Line<'a> {
 
 async fn classify(model: &LoadedModel, bytes: bytes::Bytes, count: usize) -> Result<Vec<(Arc<str>, f32)>, Failure> {
     let prepared = model.task.prepare(&Instance::Encoded(bytes)).map_err(|error| Failure(error.message))?;
-    let outputs = model.engine.run(Arc::from([prepared.item])).await.map_err(Failure::new)?;
-    let outputs = outputs.into_iter().next().unwrap_or_default();
+    let outcome = model.engine.run(Arc::from([prepared.item])).await.map_err(Failure::new)?;
+    let outputs = outcome.outputs.into_iter().next().unwrap_or_default();
     let form = Parameters::ImageClassification(Form::TopK(count));
     let Prediction::ImageClassification(prediction) = model.task.finish(&outputs, form).map_err(Failure::new)? else {
         return Err(Failure("this model doesn't answer with labels".to_owned()));

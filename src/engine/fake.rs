@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::{Batch, BoxFuture, Engine, EngineError, Item, Signature, TensorSpec};
+use super::{Batch, BoxFuture, Engine, EngineError, Outcome, Signature, TensorSpec};
 use crate::tensor::{ElementType, Tensor};
 
 /// Echoes its inputs after a delay of `base + per_item * items`.
@@ -80,7 +81,7 @@ impl Engine for FakeEngine {
     }
 
     /// Fails the whole batch when an item's first input has a NaN in it, and panics when it has an infinity.
-    fn run(&self, batch: Batch) -> BoxFuture<Result<Vec<Item>, EngineError>> {
+    fn run(&self, batch: Batch) -> BoxFuture<Result<Outcome, EngineError>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(batch.len());
         let delay = self.base + self.per_item * u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let (running, turns) = (self.running.clone(), self.turns.clone());
@@ -88,6 +89,7 @@ impl Engine for FakeEngine {
             let _turn = turns.acquire().await.map_err(|_| EngineError::Stopped)?;
             running.fetch_add(1, Ordering::Relaxed);
             let _running = Running(running);
+            let began = Instant::now();
             tokio::time::sleep(delay).await;
             let any = |test: fn(f32) -> bool| {
                 batch.iter().any(|item| matches!(item.first(), Some(Tensor::Float32(x)) if x.iter().any(|&v| test(v))))
@@ -96,7 +98,7 @@ impl Engine for FakeEngine {
             if any(f32::is_nan) {
                 return Err(EngineError::Failed("not a number".to_owned()));
             }
-            Ok(batch.to_vec())
+            Ok(Outcome { outputs: batch.to_vec(), began })
         })
     }
 }

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::tensor::{ElementType, Tensor};
 
@@ -70,6 +71,15 @@ pub type Item = Vec<Tensor>;
 /// can run each by itself, without a copy of every batch made beforehand.
 pub type Batch = Arc<[Item]>;
 
+/// What came of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// One entry for each item, in their order.
+    pub outputs: Vec<Item>,
+    /// When the engine began to compute it; before that the batch waited for its turn.
+    pub began: Instant,
+}
+
 /// Why a batch could not be run.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum EngineError {
@@ -92,7 +102,6 @@ pub trait Engine: Send + Sync + 'static {
     /// How many batches may be in flight at once before more of them only wait inside the engine; at least 1.
     fn concurrency(&self) -> usize;
 
-    /// Runs one batch of 1 to [`Engine::max_batch`] items and gives the outputs, one entry per item in the same
-    /// order. The answer for an item doesn't depend on the others in its batch.
-    fn run(&self, batch: Batch) -> BoxFuture<Result<Vec<Item>, EngineError>>;
+    /// Runs one batch of 1 to [`Engine::max_batch`] items. The answer for an item doesn't depend on the others in its batch.
+    fn run(&self, batch: Batch) -> BoxFuture<Result<Outcome, EngineError>>;
 }

@@ -18,7 +18,7 @@ use super::admission::{Gate, Ticket};
 use super::observer::{Departure, SchedulerObserver};
 use super::queue::{Answer, Caller, Callers, Number, Queue, Waiter, ready_at};
 use super::{Completed, ScheduleError};
-use crate::engine::{Batch, BoxFuture, Engine, EngineError, Item};
+use crate::engine::{Batch, BoxFuture, Engine, EngineError, Item, Outcome};
 use crate::tensor::Tensor;
 
 /// The commands taken at once from the channel, before the dispatcher looks at batches again.
@@ -57,8 +57,8 @@ struct Flight {
     /// Kept to run the items again one by one; `None` for a batch of one.
     batch: Option<Batch>,
     launched: Instant,
-    /// `None` while it is the successor, waiting inside the engine behind those that run.
-    started: Option<Instant>,
+    /// Since when it takes one of the engine's places; `None` while it is the successor, waiting behind those that do.
+    placed: Option<Instant>,
 }
 
 pub(super) struct Dispatcher {
@@ -222,12 +222,12 @@ impl Dispatcher {
             items: numbers,
             batch: (size > 1).then(|| items.clone()),
             launched: now,
-            started: (self.flights.len() < self.rules.concurrency).then_some(now),
+            placed: (self.flights.len() < self.rules.concurrency).then_some(now),
         });
         self.runs.push(Run::start(self.launched, &*self.engine, items));
     }
 
-    fn land(&mut self, number: u64, outcome: Result<Vec<Item>, EngineError>) {
+    fn land(&mut self, number: u64, outcome: Result<Outcome, EngineError>) {
         let Some(place) = self.flights.iter().position(|f| f.number == number) else {
             return;
         };
@@ -236,22 +236,24 @@ impl Dispatcher {
         };
         let now = Instant::now();
         // The engine has room for the successor from now on.
-        if let Some(successor) = self.flights.iter_mut().find(|f| f.started.is_none()) {
-            successor.started = Some(now);
+        if let Some(successor) = self.flights.iter_mut().find(|f| f.placed.is_none()) {
+            successor.placed = Some(now);
         }
         let size = flight.items.len();
-        let started = flight.started.unwrap_or(flight.launched);
-        let inference = now.saturating_duration_since(started);
-        let outcome = outcome.and_then(|outputs| match outputs.len() {
-            count if count == size => Ok(outputs),
+        // The engine may keep a batch waiting in its place, to give it more of its power then; so what the batches to come
+        // have to wait for is the time in a place, and not the time that was computed.
+        let occupied = now.saturating_duration_since(flight.placed.unwrap_or(flight.launched));
+        let outcome = outcome.and_then(|outcome| match outcome.outputs.len() {
+            count if count == size => Ok(outcome),
             count => Err(EngineError::Failed(format!("the engine gave {count} outputs for {size} items"))),
         });
+        let inference = outcome.as_ref().map_or(occupied, |outcome| now.saturating_duration_since(outcome.began));
         self.observer.batch_finished(size, inference, outcome.as_ref().map(|_| ()));
         match outcome {
-            Ok(outputs) => {
-                self.gate.pace.learn(size, inference);
+            Ok(Outcome { outputs, began }) => {
+                self.gate.pace.learn(size, occupied);
                 for (number, outputs) in flight.items.into_iter().zip(outputs) {
-                    self.complete(number, outputs, started, inference, size);
+                    self.complete(number, outputs, began, inference, size);
                 }
             }
             Err(error) => match flight.batch {
@@ -268,9 +270,9 @@ impl Dispatcher {
         self.gate.finish(size);
     }
 
-    fn complete(&mut self, number: Number, outputs: Item, started: Instant, inference: Duration, batch_size: usize) {
+    fn complete(&mut self, number: Number, outputs: Item, began: Instant, inference: Duration, batch_size: usize) {
         if let Some(caller) = self.callers.take(number) {
-            let queue = started.saturating_duration_since(caller.submitted);
+            let queue = began.saturating_duration_since(caller.submitted);
             // Fails when the caller has gone, and then nobody is owed anything.
             let _ = caller.reply.send(Ok(Completed { outputs, queue, inference, batch_size }));
         }
@@ -343,7 +345,7 @@ impl Timer {
 /// The engine's future for one batch; a panic of the engine is an error of this batch.
 struct Run {
     number: u64,
-    future: BoxFuture<Result<Vec<Item>, EngineError>>,
+    future: BoxFuture<Result<Outcome, EngineError>>,
 }
 
 impl Run {
@@ -356,7 +358,7 @@ impl Run {
 }
 
 impl Future for Run {
-    type Output = (u64, Result<Vec<Item>, EngineError>);
+    type Output = (u64, Result<Outcome, EngineError>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let run = &mut *self;

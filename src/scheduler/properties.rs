@@ -9,7 +9,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::*;
 use crate::engine::fake::FakeEngine;
-use crate::engine::{Batch, BoxFuture, Signature};
+use crate::engine::{Batch, BoxFuture, Outcome, Signature};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -34,7 +34,7 @@ impl Engine for Recorder {
     fn concurrency(&self) -> usize {
         self.inner.concurrency()
     }
-    fn run(&self, batch: Batch) -> BoxFuture<Result<Vec<Item>, EngineError>> {
+    fn run(&self, batch: Batch) -> BoxFuture<Result<Outcome, EngineError>> {
         let values: Vec<u32> = batch.iter().map(value_of).collect();
         let inside = self.inside.clone();
         let before = inside.fetch_add(1, Ordering::SeqCst);

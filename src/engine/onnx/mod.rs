@@ -23,7 +23,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, Engine, EngineError, Item, Signature, memory};
+use super::{BoxFuture, Engine, EngineError, Item, Outcome, Signature, memory};
 
 mod affinity;
 mod bound;
@@ -31,7 +31,9 @@ mod convert;
 mod file;
 mod layout;
 pub mod library;
+mod load;
 mod optimised;
+mod pace;
 mod provider;
 mod session;
 mod shared;
@@ -44,9 +46,11 @@ pub use worker::{Bound, IoBinding};
 
 use layout::{Sessions, WORTH_SHARING, cores, workers_and_threads};
 use library::LibraryError;
+use load::Layout;
+use pace::UNKNOWN;
 use session::ModelSession;
 use weights::SharedWeights;
-use worker::{Job, has_own_sessions, run_guarded};
+use worker::{Job, has_own_sessions, run_guarded, thread_name};
 
 /// What computes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -279,22 +283,27 @@ impl OnnxModel {
         let (concurrency, fixed_batch) = (sessions.len(), sessions[0].fixed_batch());
         let begin = Instant::now();
         let mut outputs = None;
-        let mut shortest = Duration::MAX;
+        let mut narrow_run = UNKNOWN;
         // Workers that share a session come one after the other, and need it warmed only once.
         let mut distinct: Vec<&Arc<ModelSession>> = sessions.iter().collect();
         distinct.dedup_by(|a, b| Arc::ptr_eq(a, b));
         for session in distinct {
             let Some(example) = &example else { break };
             let warmed = warm(name, session, example, max_batch)?;
-            (outputs, shortest) = (warmed.outputs, warmed.run);
+            (outputs, narrow_run) = (warmed.outputs, warmed.run);
         }
-        let wide = weights.as_ref().filter(|_| shortest >= WORTH_SHARING).and_then(|weights| {
+        let wide = weights.as_ref().filter(|_| narrow_run >= WORTH_SHARING).and_then(|weights| {
             give_back(Some(weights));
             wide_session(name, &path, &options, weights)
         });
-        if let (Some(session), Some(example)) = (&wide, &example) {
-            warm(name, session, example, max_batch)?;
-        }
+        let wide = match (wide, &example) {
+            (Some(session), Some(example)) => {
+                let wide_run = warm(name, &session, example, max_batch)?.run;
+                Some((session, wide_run))
+            }
+            (Some(session), None) => Some((session, UNKNOWN)),
+            (None, _) => None,
+        };
         if let Some(weights) = &weights {
             weights.all_built();
         }
@@ -309,9 +318,18 @@ impl OnnxModel {
             "warmed"
         );
         let (jobs, inbox) = crossbeam_channel::unbounded();
-        // Workers that share their session look at the same load.
+        let has_wide = wide.is_some();
         let shared = (!has_own_sessions(provider, &options))
-            .then(|| Arc::new(Sessions::new(sessions[0].clone(), wide, shortest)));
+            .then(|| Arc::new(Sessions::new(name, concurrency, (sessions[0].clone(), narrow_run), wide)));
+        let wide_jobs = match &shared {
+            Some(shared) if has_wide => {
+                let (jobs, inbox) = crossbeam_channel::unbounded();
+                // One thread, so that what is wide runs one after the other.
+                worker::start("engine-wide", shared.clone(), Layout::Wide, inbox)?;
+                Some(jobs)
+            }
+            _ => None,
+        };
         let is_bound = options.io_binding.is_on(provider);
         let mut bound = None;
         for (index, session) in sessions.into_iter().enumerate() {
@@ -330,13 +348,18 @@ impl OnnxModel {
                 }
                 (None, _, session) => {
                     let session = session.map_or_else(|session| session, Arc::new);
-                    worker::start(index, Arc::new(Sessions::new(session, None, shortest)), inbox.clone())?;
+                    let sessions = Arc::new(Sessions::new(name, 1, (session, narrow_run), None));
+                    worker::start(&thread_name(index), sessions, Layout::Narrow, inbox.clone())?;
                 }
-                (Some(shared), ..) => worker::start(index, shared.clone(), inbox.clone())?,
+                (Some(shared), ..) => {
+                    worker::start(&thread_name(index), shared.clone(), Layout::Narrow, inbox.clone())?;
+                }
             }
         }
-        let (here, bound) = (shared, bound.unwrap_or_default());
-        Ok((OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, bound, jobs, here }, outputs))
+        let bound = bound.unwrap_or_default();
+        let engine =
+            OnnxEngine { signature, provider, max_batch, concurrency, fixed_batch, bound, jobs, wide_jobs, shared };
+        Ok((engine, outputs))
     }
 }
 
@@ -351,7 +374,7 @@ struct Warmed {
 /// Runs batches of one and of the most items through a session.
 fn warm(name: &str, session: &ModelSession, example: &Example, max_batch: usize) -> Result<Warmed, LoadError> {
     let full = vec![example.item.clone(); max_batch];
-    let mut warmed = Warmed { outputs: None, run: Duration::MAX };
+    let mut warmed = Warmed { outputs: None, run: UNKNOWN };
     // The first run of all pays for what later ones find there, so the second one is timed.
     let sizes = if max_batch == 1 { vec![1, 1] } else { vec![1, 1, max_batch] };
     for size in sizes {
@@ -411,8 +434,11 @@ pub struct OnnxEngine {
     fixed_batch: Option<usize>,
     bound: Bound,
     jobs: Sender<Job>,
-    /// For batches that are done sooner than they are handed over; where workers share their session.
-    here: Option<Arc<Sessions>>,
+    /// For batches that take all cores.
+    wide_jobs: Option<Sender<Job>>,
+    /// Where workers share their sessions: what chooses among them, and what runs batches that are done sooner than they are
+    /// handed over.
+    shared: Option<Arc<Sessions>>,
 }
 
 impl fmt::Debug for OnnxEngine {
@@ -451,12 +477,20 @@ impl Engine for OnnxEngine {
         self.concurrency
     }
 
-    fn run(&self, batch: Arc<[Item]>) -> BoxFuture<Result<Vec<Item>, EngineError>> {
-        if let Some(sessions) = self.here.as_ref().filter(|sessions| sessions.is_short(&batch)) {
-            return Box::pin(std::future::ready(run_guarded(sessions, &batch)));
-        }
+    fn run(&self, batch: Arc<[Item]>) -> BoxFuture<Result<Outcome, EngineError>> {
+        let layout = match &self.shared {
+            Some(sessions) if sessions.is_short(&batch) => {
+                return Box::pin(std::future::ready(run_guarded(sessions, Layout::Narrow, &batch)));
+            }
+            Some(sessions) => sessions.choose(&batch),
+            None => Layout::Narrow,
+        };
+        let jobs = match (layout, &self.wide_jobs) {
+            (Layout::Wide, Some(wide_jobs)) => wide_jobs,
+            _ => &self.jobs,
+        };
         let (reply, answer) = oneshot::channel();
-        let sent = self.jobs.send(Job { batch, reply });
+        let sent = jobs.send(Job { batch, reply });
         Box::pin(async move {
             sent.map_err(|_| EngineError::Stopped)?;
             answer.await.unwrap_or(Err(EngineError::Stopped))

@@ -6,31 +6,33 @@ use std::thread;
 
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::bound::BoundSession;
 use super::layout::Sessions;
+use super::load::Layout;
 use super::session::ModelSession;
 use super::{LoadError, OnnxOptions, Provider};
-use crate::engine::{EngineError, Item};
+use crate::engine::{EngineError, Item, Outcome};
 
 /// A batch, and where its outputs go.
 pub(super) struct Job {
     pub(super) batch: Arc<[Item]>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Item>, EngineError>>,
+    pub(super) reply: oneshot::Sender<Result<Outcome, EngineError>>,
 }
 
 /// What a thread runs batches on.
 enum Worker {
-    /// Sessions that other threads may share.
-    Plain(Arc<Sessions>),
+    /// Sessions that other threads may share, in one of their layouts.
+    Plain(Arc<Sessions>, Layout),
     /// A session of its own, bound to memory.
     Bound(Box<BoundSession>),
 }
 
 impl Worker {
-    fn run(&mut self, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
+    fn run(&mut self, batch: &[Item]) -> Result<Outcome, EngineError> {
         match self {
-            Self::Plain(sessions) => run_guarded(sessions, batch),
+            Self::Plain(sessions, layout) => run_guarded(sessions, *layout, batch),
             Self::Bound(session) => guarded(|| session.run(batch)),
         }
     }
@@ -64,8 +66,13 @@ impl IoBinding {
 }
 
 /// Starts a thread that runs batches on sessions that others may share.
-pub(super) fn start(index: usize, sessions: Arc<Sessions>, inbox: Receiver<Job>) -> Result<(), LoadError> {
-    spawn(index, move || work(Worker::Plain(sessions), &inbox))
+pub(super) fn start(
+    name: &str,
+    sessions: Arc<Sessions>,
+    layout: Layout,
+    inbox: Receiver<Job>,
+) -> Result<(), LoadError> {
+    spawn(name, move || work(Worker::Plain(sessions, layout), &inbox))
 }
 
 /// How batches are run, after all that might have failed.
@@ -89,7 +96,7 @@ pub(super) fn start_bound(
 ) -> Result<Bound, LoadError> {
     let (is_ready, ready) = mpsc::channel();
     let name = name.to_owned();
-    spawn(index, move || {
+    spawn(&thread_name(index), move || {
         // Here, because what CUDA keeps for a session belongs to a thread.
         let worker = match bind(session, &example, max_batch) {
             Ok(bound) => {
@@ -101,7 +108,7 @@ pub(super) fn start_bound(
             Err((session, reason)) => {
                 tracing::warn!(model = name, index, reason, "serving without bound memory");
                 let _ = is_ready.send(Bound::default());
-                Worker::Plain(Arc::new(Sessions::alone(*session)))
+                Worker::Plain(Arc::new(Sessions::alone(&name, *session)), Layout::Narrow)
             }
         };
         work(worker, &inbox);
@@ -122,8 +129,13 @@ fn bind(
     }
 }
 
-fn spawn(index: usize, life: impl FnOnce() + Send + 'static) -> Result<(), LoadError> {
-    let spawned = thread::Builder::new().name(format!("engine-{index}")).spawn(life);
+/// What a worker's thread is called.
+pub(super) fn thread_name(index: usize) -> String {
+    format!("engine-{index}")
+}
+
+fn spawn(name: &str, life: impl FnOnce() + Send + 'static) -> Result<(), LoadError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(life);
     spawned.map(drop).map_err(|error| LoadError::WarmUp(format!("no thread could be started: {error}")))
 }
 
@@ -137,15 +149,17 @@ fn work(mut worker: Worker, inbox: &Receiver<Job>) {
 }
 
 /// Runs a batch on sessions that others may share; a panic is an error of the batch.
-pub(super) fn run_guarded(sessions: &Sessions, batch: &[Item]) -> Result<Vec<Item>, EngineError> {
-    guarded(|| sessions.run(batch))
+pub(super) fn run_guarded(sessions: &Sessions, layout: Layout, batch: &[Item]) -> Result<Outcome, EngineError> {
+    guarded(|| sessions.run(layout, batch))
 }
 
 /// A panic must neither end the thread nor leave the batch without an answer. The session itself is only a handle: what it
 /// points to lives in the runtime, which doesn't unwind; and bound memory is written anew for each batch.
-fn guarded(run: impl FnOnce() -> Result<Vec<Item>, EngineError>) -> Result<Vec<Item>, EngineError> {
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(EngineError::Failed("a panic in the engine's thread".to_owned())))
+fn guarded(run: impl FnOnce() -> Result<Vec<Item>, EngineError>) -> Result<Outcome, EngineError> {
+    let began = Instant::now();
+    let outputs = catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(EngineError::Failed("a panic in the engine's thread".to_owned())))?;
+    Ok(Outcome { outputs, began })
 }
 
 /// The settings that make a model's sessions separate ones.

@@ -75,7 +75,7 @@ fn many_callers_get_their_own_answers_from_bound_workers() {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 for turn in 0..5 {
                     let batch = pictures(1 + (caller * 3 + turn * 2) % 6, caller * 1000 + turn * 100);
-                    let outputs = runtime.block_on(engine.run(batch.clone().into())).unwrap();
+                    let outputs = runtime.block_on(engine.run(batch.clone().into())).unwrap().outputs;
                     assert_close(&plain.run(&batch).unwrap(), &outputs);
                 }
             });
