@@ -7,10 +7,11 @@
 //! become Cloud Logging's fields, `request_id` a label; `critical = true` raises an error's severity.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::Write;
 
-use serde_json::{Map, Value};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
@@ -118,15 +119,167 @@ where
             }
         }
         let metadata = event.metadata();
-        let mut line = match &self.style {
-            Style::Text { color } => text(metadata.level(), message, fields, *color),
-            Style::Json { labels, project } => {
-                json(metadata.level(), metadata.target(), message, fields, labels, project.as_deref())
-            }
-        };
-        line.push('\n');
+        let event = Line { level: *metadata.level(), target: metadata.target(), message, fields: &fields.0 };
+        let mut line = Vec::with_capacity(CAPACITY);
+        match &self.style {
+            Style::Text { color } => event.write_text(&mut line, *color),
+            Style::Json { labels, project } => event.write_json(&mut line, labels, project.as_deref()),
+        }
+        line.push(b'\n');
         // A log that cannot be written cannot be complained about either.
-        let _ = self.writer.make_writer().write_all(line.as_bytes());
+        let _ = self.writer.make_writer().write_all(&line);
+    }
+}
+
+/// More than a request's line takes.
+const CAPACITY: usize = 768;
+
+/// An event with the fields of the spans around it.
+struct Line<'a> {
+    level: Level,
+    target: &'a str,
+    message: String,
+    fields: &'a [(&'static str, Value)],
+}
+
+impl Line<'_> {
+    fn write_text(&self, line: &mut Vec<u8>, color: bool) {
+        let (name, paint) = match self.level {
+            Level::ERROR => ("ERROR", "31"),
+            Level::WARN => ("WARN ", "33"),
+            Level::INFO => ("INFO ", "32"),
+            Level::DEBUG => ("DEBUG", "34"),
+            Level::TRACE => ("TRACE", "35"),
+        };
+        // Seconds are enough for people, who compare with their watch; durations are in the messages.
+        let (time, message) = (Seconds(OffsetDateTime::now_utc()), Printable(&self.message));
+        // Writing into memory doesn't fail.
+        let _ = match color {
+            true => write!(line, "\x1b[2m{time}Z\x1b[0m \x1b[{paint}m{name}\x1b[0m {message}"),
+            false => write!(line, "{time}Z {name} {message}"),
+        };
+        for (name, value) in self.fields {
+            if name.starts_with("httpRequest.") || matches!(*name, "trace_id" | "span_id" | CRITICAL) {
+                continue;
+            }
+            let _ = match color {
+                true => write!(line, " \x1b[2m{name}=\x1b[0m"),
+                false => write!(line, " {name}="),
+            };
+            let _ = match value {
+                Value::String(text) => write!(line, "{}", Printable(text)),
+                other => write!(line, "{other}"),
+            };
+        }
+    }
+
+    fn write_json(&self, line: &mut Vec<u8>, labels: &BTreeMap<String, String>, project: Option<&str>) {
+        // Writing into memory doesn't fail, and all keys are strings.
+        let _ = serde_json::to_writer(line, &JsonLine { line: self, labels, project });
+    }
+
+    fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    fn severity(&self) -> &'static str {
+        match self.level {
+            Level::ERROR if self.field(CRITICAL) == Some(&Value::Bool(true)) => "CRITICAL",
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARNING",
+            Level::INFO => "INFO",
+            Level::DEBUG | Level::TRACE => "DEBUG",
+        }
+    }
+}
+
+/// The field that raises an error's severity.
+const CRITICAL: &str = "critical";
+
+/// The keys that a line has without fields, and the fields that have a meaning of their own.
+const SPECIAL: [&str; 8] = ["severity", "time", "message", "target", "trace_id", "span_id", "request_id", CRITICAL];
+
+struct JsonLine<'a> {
+    line: &'a Line<'a>,
+    labels: &'a BTreeMap<String, String>,
+    project: Option<&'a str>,
+}
+
+impl Serialize for JsonLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { line, labels, project } = self;
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("severity", line.severity())?;
+        object.serialize_entry("time", &now())?;
+        object.serialize_entry("message", &line.message)?;
+        object.serialize_entry("target", line.target)?;
+        match (line.field("trace_id"), project) {
+            (Some(Value::String(trace)), Some(project)) => {
+                object.serialize_entry(TRACE, &format_args!("projects/{project}/traces/{trace}"))?;
+            }
+            (Some(trace), _) => object.serialize_entry(TRACE, trace)?,
+            (None, _) => {}
+        }
+        if let Some(span) = line.field("span_id") {
+            object.serialize_entry("logging.googleapis.com/spanId", span)?;
+        }
+        let request = line.field("request_id");
+        if request.is_some() || !labels.is_empty() {
+            object.serialize_entry("logging.googleapis.com/labels", &Labels { labels, request })?;
+        }
+        for (index, (name, value)) in line.fields.iter().enumerate() {
+            match name.split_once('.') {
+                None if SPECIAL.contains(name) => {}
+                None => object.serialize_entry(name, value)?,
+                Some((outer, _)) => {
+                    let is_of_group = |(name, _): &&(&str, Value)| name.split_once('.').is_some_and(|it| it.0 == outer);
+                    if !line.fields[..index].iter().any(|field| is_of_group(&field)) {
+                        object.serialize_entry(outer, &Group { outer, fields: &line.fields[index..] })?;
+                    }
+                }
+            }
+        }
+        object.end()
+    }
+}
+
+const TRACE: &str = "logging.googleapis.com/trace";
+
+struct Labels<'a> {
+    labels: &'a BTreeMap<String, String>,
+    request: Option<&'a Value>,
+}
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        for (name, value) in self.labels {
+            if name != "request_id" || self.request.is_none() {
+                object.serialize_entry(name, value)?;
+            }
+        }
+        if let Some(request) = self.request {
+            object.serialize_entry("request_id", request)?;
+        }
+        object.end()
+    }
+}
+
+/// Those of the fields whose names begin with `outer.`.
+struct Group<'a> {
+    outer: &'a str,
+    fields: &'a [(&'static str, Value)],
+}
+
+impl Serialize for Group<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        for (name, value) in self.fields {
+            if let Some((_, inner)) = name.split_once('.').filter(|(outer, _)| *outer == self.outer) {
+                object.serialize_entry(inner, value)?;
+            }
+        }
+        object.end()
     }
 }
 
@@ -134,92 +287,29 @@ fn now() -> String {
     OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }
 
-fn text(level: &Level, message: String, mut fields: Fields, color: bool) -> String {
-    fields.take("critical");
-    let (name, paint) = match *level {
-        Level::ERROR => ("ERROR", "31"),
-        Level::WARN => ("WARN ", "33"),
-        Level::INFO => ("INFO ", "32"),
-        Level::DEBUG => ("DEBUG", "34"),
-        Level::TRACE => ("TRACE", "35"),
-    };
-    // Seconds are enough for people, who compare with their watch; durations are in the messages.
-    let time = now().chars().take(19).collect::<String>();
-    let mut line = match color {
-        true => format!("\x1b[2m{time}Z\x1b[0m \x1b[{paint}m{name}\x1b[0m {}", printable(&message)),
-        false => format!("{time}Z {name} {}", printable(&message)),
-    };
-    for (name, value) in &fields.0 {
-        if name.starts_with("httpRequest.") || matches!(*name, "trace_id" | "span_id") {
-            continue;
-        }
-        let value = match value {
-            Value::String(text) => printable(text),
-            other => other.to_string(),
-        };
-        let _ = match color {
-            true => write!(line, " \x1b[2m{name}=\x1b[0m{value}"),
-            false => write!(line, " {name}={value}"),
-        };
+/// A time without fractions and zone: `2026-11-23T08:32:06`.
+struct Seconds(OffsetDateTime);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (date, (hour, minute, second)) = (self.0.date(), self.0.to_hms());
+        let (year, month, day) = date.to_calendar_date();
+        write!(formatter, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}", u8::from(month))
     }
-    line
 }
 
 /// Text from clients must not forge lines or steer the terminal; line ends and tabs of our own are kept in sight.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
+struct Printable<'a>(&'a str);
 
-fn json(
-    level: &Level,
-    target: &str,
-    message: String,
-    mut fields: Fields,
-    labels: &BTreeMap<String, String>,
-    project: Option<&str>,
-) -> String {
-    let critical = fields.take("critical") == Some(Value::Bool(true));
-    let severity = match *level {
-        Level::ERROR if critical => "CRITICAL",
-        Level::ERROR => "ERROR",
-        Level::WARN => "WARNING",
-        Level::INFO => "INFO",
-        Level::DEBUG | Level::TRACE => "DEBUG",
-    };
-    let mut object = Map::new();
-    object.insert("severity".into(), severity.into());
-    object.insert("time".into(), now().into());
-    object.insert("message".into(), message.into());
-    object.insert("target".into(), target.into());
-    if let Some(Value::String(trace)) = fields.take("trace_id") {
-        let trace = project.map_or(trace.clone(), |project| format!("projects/{project}/traces/{trace}"));
-        object.insert("logging.googleapis.com/trace".into(), trace.into());
-    }
-    if let Some(span) = fields.take("span_id") {
-        object.insert("logging.googleapis.com/spanId".into(), span);
-    }
-    let mut all: Map<String, Value> =
-        labels.iter().map(|(name, value)| (name.clone(), Value::from(value.clone()))).collect();
-    if let Some(id) = fields.take("request_id") {
-        all.insert("request_id".into(), id);
-    }
-    if !all.is_empty() {
-        object.insert("logging.googleapis.com/labels".into(), all.into());
-    }
-    for (name, value) in fields.0 {
-        match name.split_once('.') {
-            Some((outer, inner)) => {
-                let group = object.entry(outer).or_insert_with(|| Map::new().into());
-                if let Value::Object(group) = group {
-                    group.insert(inner.to_owned(), value);
-                }
-            }
-            None => {
-                object.insert(name.to_owned(), value);
-            }
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((at, control)) = rest.char_indices().find(|(_, char)| char.is_control()) {
+            write!(formatter, "{}{}", &rest[..at], control.escape_default())?;
+            rest = &rest[at + control.len_utf8()..];
         }
+        formatter.write_str(rest)
     }
-    Value::Object(object).to_string()
 }
 
 #[cfg(test)]
