@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -64,12 +64,27 @@ pub(super) fn has_unread(stream: &TcpStream) -> bool {
     SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|count| count > 0)
 }
 
+/// Reads what is there. Where that does not fill the buffer, the socket is empty: then whoever reads next waits for the kernel
+/// to tell of more, instead of asking it in vain. (What comes meanwhile is told again, and an end was told with it: epoll and
+/// kqueue report edges, and tokio forgets none that it has heard of after it began to read.)
+fn read(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let (mut count, room) = (0, buf.remaining());
+    let result = stream.try_io(Interest::READABLE, || {
+        count = stream.try_read_buf(buf)?;
+        if 0 < count && count < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match result {
+        Err(error) if count == 0 => Err(error),
+        _ => Ok(count),
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             let before = buf.filled().len();
-            match self.stream.try_read_buf(buf) {
+            match read(&self.stream, buf) {
                 Ok(0) => {
                     self.ended = buf.remaining() > 0;
                     return Poll::Ready(Ok(()));
