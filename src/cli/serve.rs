@@ -355,10 +355,9 @@ fn observed(router: Router, settings: &Settings, metrics: Arc<Metrics>) -> Route
     let probes = ["/health", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", grpc::PROBE];
     let probes = probes.map(str::to_owned);
     let probes = probes.into_iter().chain(settings.container.health_route.clone());
-    router
-        .layer(catch_panic(metrics.clone()))
-        .layer(from_fn_with_state(AccessLog::new(metrics, probes), access_log))
-        .layer(from_fn(request_id))
+    // As one layer: the routes are boxed anew around each.
+    let log = from_fn_with_state(AccessLog::new(metrics.clone(), probes), access_log);
+    router.layer((from_fn(request_id), log, catch_panic(metrics)))
 }
 
 /// Loads all models, side by side, and opens the latch.

@@ -1,8 +1,8 @@
 //! What every request passes on its way in and out: one concern a file.
 //!
 //! The order that works, from the outside: [`request_id`] (so that everything below logs with it), [`access_log`],
-//! [`catch_panic`] (so that a panic has a line and an answer), [`cors`] (browsers ask it without a token), [`authorization`], then the routes. As the layer that is added
-//! last to a router is the outermost one, they are added in the opposite order:
+//! [`catch_panic`] (so that a panic has a line and an answer), [`cors`] (browsers ask it without a token), [`authorization`],
+//! then the routes:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -10,10 +10,8 @@
 //! # use tessera::{http::middleware::*, observe::Metrics};
 //! # fn routes() -> Router { Router::new() }
 //! # let metrics = Arc::new(Metrics::new()?);
-//! let router: Router = routes()
-//!     .layer(catch_panic(metrics.clone()))
-//!     .layer(from_fn_with_state(AccessLog::new(metrics, ["/health"]), access_log))
-//!     .layer(from_fn(request_id));
+//! let log = from_fn_with_state(AccessLog::new(metrics.clone(), ["/health"]), access_log);
+//! let router: Router = routes().layer((from_fn(request_id), log, catch_panic(metrics)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

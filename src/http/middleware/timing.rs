@@ -44,8 +44,10 @@ pub fn server_timing<'a>(stages: impl IntoIterator<Item = (&'a str, Duration)>) 
     let mut text = String::with_capacity(128);
     for (name, duration) in stages {
         let separator = if text.is_empty() { "" } else { ", " };
-        // Writing to a String does not fail.
-        let _ = write!(text, "{separator}{name};dur={:.3}", duration.as_secs_f64() * 1e3);
+        // Microseconds, without floats: writing those would take a fortieth of a small request's time. Writing to a String
+        // does not fail.
+        let micros = (duration.as_nanos() + 500) / 1000;
+        let _ = write!(text, "{separator}{name};dur={}.{:03}", micros / 1000, micros % 1000);
     }
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
