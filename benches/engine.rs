@@ -1,5 +1,5 @@
-//! Images a second of a model, and how long a lone image takes: ONNX Runtime in a bare loop, and through the engine, in
-//! turn.
+//! Images a second of a model, how long a lone image takes, and how long images take that come at random times at 0.6 of
+//! what the cores can do: ONNX Runtime in a bare loop, and through the engine, in turn.
 //!
 //! `cargo bench --bench engine [-- FOLDER...]`, by default on `models/imagenet/1`. Not Criterion: what counts is the
 //! throughput of several threads over seconds, and the ratio to the bare loop in the same run.
@@ -41,12 +41,13 @@ fn main() {
             println!("  bare, 1 session of {cores} threads       {lone:.1}/s, {memory:+} MB");
             let engine = |workers, threads| {
                 let options = OnnxOptions { workers, threads, ..OnnxOptions::default() };
-                let result = runtime.block_on(through_engine(&file, &options, duration));
-                let Figures { loaded, lone: alone, memory } = result;
+                let result = runtime.block_on(through_engine(&file, &options, duration, most * 0.6));
+                let Figures { loaded, lone: alone, at_random, memory } = result;
                 format!(
-                    "{loaded:.1}/s, ratio {:.3}; lone {alone:.1}/s, ratio {:.3}; {memory:+} MB",
+                    "{loaded:.1}/s, ratio {:.3}; lone {alone:.1}/s, ratio {:.3}; at random {:.1} ms; {memory:+} MB",
                     loaded / most,
-                    alone / lone
+                    alone / lone,
+                    at_random * 1e3
                 )
             };
             println!("  engine, by load                    {}", engine(0, 0));
@@ -96,11 +97,13 @@ struct Figures {
     loaded: f64,
     /// Images a second one after the other.
     lone: f64,
+    /// Seconds that an image takes in the mean when they come at random times.
+    at_random: f64,
     /// Megabytes more than before.
     memory: i64,
 }
 
-async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration) -> Figures {
+async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration, rate: f64) -> Figures {
     let before = resident_megabytes();
     let item = vec![Tensor::zeros(ElementType::Float32, &SHAPE)];
     let model = OnnxModel::open(file, options).expect("the model loads");
@@ -109,7 +112,9 @@ async fn through_engine(file: &Path, options: &OnnxOptions, duration: Duration) 
     let engine = Arc::new(engine);
     let loaded = images_a_second(&engine, &item, engine.concurrency(), duration).await;
     let lone = images_a_second(&engine, &item, 1, duration).await;
-    Figures { loaded, lone, memory: resident_megabytes() - before }
+    // Long enough for some dozens of a large model's.
+    let at_random = at_random_times(&engine, &item, rate, duration * 4).await;
+    Figures { loaded, lone, at_random, memory: resident_megabytes() - before }
 }
 
 async fn images_a_second(engine: &Arc<OnnxEngine>, item: &Item, callers: usize, duration: Duration) -> f64 {
@@ -127,6 +132,27 @@ async fn images_a_second(engine: &Arc<OnnxEngine>, item: &Item, callers: usize, 
     });
     let count: usize = futures_util::future::join_all(callers).await.into_iter().sum();
     count as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// The mean time of images that come at random, so many a second, the same times in each run.
+async fn at_random_times(engine: &Arc<OnnxEngine>, item: &Item, rate: f64, duration: Duration) -> f64 {
+    let (mut due, mut state) = (0.0, 1_u64);
+    let mut tasks = Vec::new();
+    let begin = tokio::time::Instant::now();
+    while due < duration.as_secs_f64() {
+        // Knuth's linear congruential generator (MMIX); its upper bits are random enough for gaps.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let uniform = ((state >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+        due -= uniform.ln() / rate;
+        let (engine, item, at) = (engine.clone(), item.clone(), begin + Duration::from_secs_f64(due));
+        tasks.push(async move {
+            tokio::time::sleep_until(at).await;
+            engine.run(Arc::from([item])).await.expect("the model runs");
+            at.elapsed().as_secs_f64()
+        });
+    }
+    let times = futures_util::future::join_all(tasks).await;
+    times.iter().sum::<f64>() / times.len() as f64
 }
 
 /// What the process holds in memory; only Linux tells.
