@@ -2,7 +2,7 @@
 """Tessera beside the servers that one would otherwise use: same machine, same ONNX files, same requests.
 
     compare.py            what fits in ten minutes            (make bench)
-    compare.py --full     the whole matrix, some hours        (make bench-full)
+    compare.py --full     the whole matrix, 40 minutes        (make bench-full)
     compare.py --smoke    a second each, to see that it runs  (make bench-smoke)
 
 For each workload the servers are started in turn, in an order that rotates from workload to workload and from round to
@@ -86,8 +86,7 @@ class Run:
 
     def servers(self, workload: Workload) -> list[Peer | None]:
         """Who is measured; None is Tessera."""
-        chosen = workload.quick_peers if self.mode == "quick" and workload.quick_peers else None
-        return [None, *(peer for peer in self.peers if chosen is None or peer.name in chosen)]
+        return [None, *(peer for peer in self.peers if not workload.peers or peer.name in workload.peers)]
 
     def points(self, workload: Workload) -> list[Point]:
         """The loads, with rates that fit the number of cores."""
@@ -218,7 +217,7 @@ class Run:
 
 def bare_forms(run: Run, workload: Workload) -> tuple[float, list[tuple[int, int, int]]]:
     """Seconds, and what stands for connections with the processes and threads of each form."""
-    seconds = {"smoke": 0.5, "quick": 5.0 if workload.name == "vit" else 2.0, "full": 10.0}[run.mode]
+    seconds = {"smoke": 0.5, "quick": 5.0 if workload.name == "vit" else 2.0, "full": 5.0}[run.mode]
     return seconds, [(run.cores, run.cores, 1), (1, 1, run.cores)]
 
 
@@ -316,7 +315,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tessera", type=Path, default=ROOT / "target/release/tessera", help="the binary")
     parser.add_argument("--peers", help="only these, separated by commas: " + ", ".join(peer.name for peer in PEERS))
     parser.add_argument("--workloads", help="only these: " + ", ".join(workload.name for workload in WORKLOADS))
-    parser.add_argument("--rounds", type=int, help="each server so often, medians are reported (default: 1; --full: 3)")
+    parser.add_argument("--rounds", type=int, help="each server so often, medians are reported (default: 1)")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="end by then (default: 590; --full: none)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder of benchmarks.md (default: docs)")
     parser.set_defaults(mode="quick")
@@ -358,7 +357,7 @@ def main() -> int:
     run = Run(
         options.mode, options.tessera.resolve(), peers,
         [workload for workload in workloads if workload.points(options.mode)],
-        rounds=options.rounds or (3 if options.mode == "full" else 1),
+        rounds=options.rounds or 1,
         limit=options.limit or (float("inf") if options.mode == "full" else 590),
         cores=len(os.sched_getaffinity(0)),
     )  # fmt: skip

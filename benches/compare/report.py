@@ -19,7 +19,7 @@ NAMES = {TESSERA: "Tessera"} | {peer.name: peer.title for peer in PEERS} | {BARE
 QUIET = 0.15
 
 HOW = """\
-`make bench` measures this again ({quick}), `make bench-full` everything, with medians of three rounds. The harness is
+`make bench` measures this again ({quick}), `make bench-full` more loads (40 minutes). The harness is
 `benches/compare`; how each server is set up, and why, stands at the top of each file in `benches/compare/servers`.
 
 - **Same machine, same work.** Each server is started in turn on the same cores, with the same ONNX file and the same

@@ -42,8 +42,8 @@ class Workload:
     smoke: tuple[Point, ...]
     quick: tuple[Point, ...]
     full: tuple[Point, ...]
-    # Measured by these alone in the quick mode; all of them if empty.
-    quick_peers: tuple[str, ...] = ()
+    # Measured by these alone; all of them if empty.
+    peers: tuple[str, ...] = ()
 
     def points(self, mode: str) -> tuple[Point, ...]:
         """The loads of a mode."""
@@ -75,33 +75,32 @@ WORKLOADS = (
         smoke=closed(1, 8, picture=VGA, **SECOND) + closed(2, picture=LARGE, **SECOND) + open_loop(20, picture=VGA, **SECOND),
         quick=closed(1, picture=VGA, seconds=2, warm_up=0.5) + closed(32, picture=VGA, seconds=4)
         + closed(8, picture=LARGE, seconds=3) + open_loop(20, 40, 80, picture=VGA, seconds=2, warm_up=0.5),
-        full=closed(*ALL, picture=VGA, seconds=5) + closed(1, 8, 32, picture=LARGE, seconds=5)
-        + open_loop(10, 20, 40, 60, 80, 120, 160, picture=VGA, seconds=5)
-        + open_loop(2, 4, 8, picture=LARGE, seconds=5) + (Point(users=100, picture=VGA, seconds=6, warm_up=2),),
+        full=closed(*ALL, picture=VGA, seconds=3) + closed(1, 8, 32, picture=LARGE, seconds=4)
+        + open_loop(10, 20, 40, 80, 120, 160, picture=VGA, seconds=3) + open_loop(2, 4, 8, picture=LARGE, seconds=3)
+        + (Point(users=100, picture=VGA, seconds=5, warm_up=2),),
     ),
     Workload(
         "tabular", "XGBoost, 30 features", "tabular", ROOT / "benches/data/breast-cancer/1", 32, 0.001, True, 1e-5,
         smoke=closed(1, 64, **SECOND) + open_loop(200, **SECOND),
         quick=closed(1, 64, 512, seconds=2, warm_up=0.5) + open_loop(500, 2000, 8000, seconds=1.5, warm_up=0.3),
-        quick_peers=PILLOW,
-        full=closed(*ALL, seconds=5) + open_loop(200, 500, 1000, 2000, 4000, 8000, 16000, seconds=5),
+        full=closed(*ALL, seconds=3) + open_loop(200, 500, 1000, 2000, 4000, 8000, 16000, seconds=2, warm_up=0.5),
+        peers=PILLOW,
     ),
     Workload(
         "vit", "ViT-B/16", "image", MADE / "vit-base/1", 2, 0.005, False, 2e-3,
         smoke=(),
         quick=closed(1, picture=VGA, seconds=3, warm_up=0.5) + closed(8, picture=VGA, seconds=7)
         + open_loop(1.5, 3, picture=VGA, seconds=3, warm_up=0.5),
-        quick_peers=PILLOW,
-        full=closed(1, 8, 32, 64, 128, picture=VGA, seconds=15, warm_up=4) + closed(8, picture=LARGE, seconds=15, warm_up=2)
-        + open_loop(1, 2, 3, 4, picture=VGA, seconds=15) + (Point(users=100, picture=VGA, seconds=20, warm_up=25),),
+        full=closed(1, 8, 32, picture=VGA, seconds=8, warm_up=2) + closed(8, picture=LARGE, seconds=8)
+        + open_loop(1, 2, 3, 4, picture=VGA, seconds=8) + (Point(users=100, picture=VGA, seconds=15, warm_up=18),),
+        peers=PILLOW,
     ),
     Workload(
         "vit-int8", "ViT-B/16 int8", "image", MADE / "vit-base-int8/1", 2, 0.005, False, 3e-2,
         smoke=(),
         quick=closed(8, picture=VGA, seconds=5),
-        full=closed(1, 8, 32, 64, 128, picture=VGA, seconds=10, warm_up=2) + open_loop(2, 5, 8, 11, picture=VGA, seconds=10)
-        + (Point(users=100, picture=VGA, seconds=15, warm_up=8),),
-        quick_peers=("fastapi", "mosec"),
+        full=closed(1, 8, 32, picture=VGA, seconds=4) + open_loop(2, 5, 8, 11, picture=VGA, seconds=5),
+        peers=("fastapi", "mosec"),
     ),
 )  # fmt: skip
 
