@@ -61,9 +61,9 @@ impl Load {
     /// The layout for a batch that comes now and is expected to take so long in either.
     pub(super) fn choose(&self, now: Instant, wide: Duration, narrow: Duration) -> Layout {
         let (now, narrow) = (micros(now.saturating_duration_since(self.origin)), micros(narrow));
-        // What was measured while something else kept a core busy may say that all cores are slower than one. A lone client
-        // finds out how it is, as for its requests the wide line is no longer than the narrow one.
-        let wide = micros(wide).min(narrow - narrow / 10);
+        // What was measured while something else kept a core busy may say that all cores are no faster than one. A lone client
+        // finds out how it is, as for its requests the wide line is the shorter one anyhow.
+        let wide = micros(wide).min(narrow - narrow / 4);
         let Ok(mut lines) = self.lines.try_lock() else { return Layout::Narrow };
         let runs = |count: f64| (narrow as f64 * count) as u64;
         if now >= lines.wide.free_at().saturating_add(runs(PAUSE)) {
@@ -72,10 +72,11 @@ impl Load {
         }
         let in_wide = lines.wide.take(now, wide, runs(WIDE_BACKLOG));
         let in_narrow = lines.narrow.take(now, narrow, runs(NARROW_BACKLOG));
+        // A wide run takes more of the cores' time than a narrow one, so it has to be worth it; and a change costs more than it
+        // brings where there is little between them.
         let layout = match lines.layout {
-            Layout::Wide if in_wide > in_narrow => Layout::Narrow,
-            // A change costs more than it brings where there is little between them.
-            Layout::Narrow if in_wide <= in_narrow - in_narrow / 10 => Layout::Wide,
+            Layout::Wide if in_wide > in_narrow - in_narrow / 10 => Layout::Narrow,
+            Layout::Narrow if in_wide <= in_narrow - in_narrow / 5 => Layout::Wide,
             unchanged => unchanged,
         };
         if layout != lines.layout {
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!(choose(&load, 1000 + 5 * NARROW), Layout::Wide);
         // Without one, at a rate that overlaps on narrow runs.
         wide_of(&load, 5000, 10, 100);
-        assert!(wide_of(&load, 6000, 333, 20) >= 12);
+        assert!(wide_of(&load, 6000, 333, 40) >= 30);
     }
 
     #[test]
