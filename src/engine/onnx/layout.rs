@@ -46,45 +46,38 @@ pub(super) struct Sessions {
 struct Lane {
     session: Arc<ModelSession>,
     pace: Pace,
-    running: AtomicUsize,
+    /// Batches for which it was chosen and that are not done.
+    batches: AtomicUsize,
 }
 
 impl Lane {
     fn new((session, run): (Arc<ModelSession>, Duration)) -> Self {
-        Self { session, pace: Pace::new(run), running: AtomicUsize::new(0) }
+        Self { session, pace: Pace::new(run), batches: AtomicUsize::new(0) }
     }
 
-    fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire) > 0
+    fn batches(&self) -> usize {
+        self.batches.load(Ordering::Acquire)
     }
 
     fn run(&self, batch: &[Item]) -> (Result<Vec<Item>, EngineError>, Duration) {
-        let _running = Running::new(&self.running);
         let begin = Instant::now();
         let result = self.session.run(batch);
         (result, begin.elapsed())
     }
 }
 
-/// Counts a run, even one that panics.
-struct Running<'a>(&'a AtomicUsize);
+/// Takes a batch off the count, even one that panics.
+struct Done<'a>(&'a AtomicUsize);
 
-impl<'a> Running<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for Running<'_> {
+impl Drop for Done<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Sessions {
-    /// Of a model with so many workers, each with the time that a run of one item takes. Without a wide session every batch is run on the narrow
-    /// one.
+    /// Of a model with so many workers; each session with the time that a run of one item takes. Without a wide one every
+    /// batch is run on the narrow one.
     pub(super) fn new(
         model: &str,
         workers: usize,
@@ -106,12 +99,17 @@ impl Sessions {
         self.wide.is_none() && self.narrow.pace.of(batch.len()) <= SHORT && bytes() <= SMALL
     }
 
-    /// The layout for a batch that comes now. To be asked once for each, in their order.
+    /// The layout for a batch that comes now. To be asked once for each, in their order, and where there are two of them
+    /// before each run.
     pub(super) fn choose(&self, batch: &[Item]) -> Layout {
-        match (&self.wide, self.narrow.pace.of(batch.len())) {
-            (None, _) | (_, UNKNOWN) => Layout::Narrow,
-            (Some(wide), narrow) => self.load.choose(Instant::now(), wide.pace.of(batch.len()), narrow),
-        }
+        let Some(wide) = &self.wide else { return Layout::Narrow };
+        let layout = match self.narrow.pace.of(batch.len()) {
+            UNKNOWN => Layout::Narrow,
+            narrow => self.load.choose(Instant::now(), wide.batches(), wide.pace.of(batch.len()), narrow),
+        };
+        let lane = if layout == Layout::Wide { wide } else { &self.narrow };
+        lane.batches.fetch_add(1, Ordering::AcqRel);
+        layout
     }
 
     /// Runs a batch. At most one at a time is to be wide.
@@ -128,10 +126,11 @@ impl Sessions {
             lane.pace.learn_longest(batch.len(), time);
             return result;
         };
-        let was_mixed = other.is_running();
+        let _done = Done(&lane.batches);
+        let was_mixed = other.batches() > 0;
         let (result, time) = lane.run(batch);
         // A run beside one of the other layout says little about either.
-        if !was_mixed && !other.is_running() {
+        if !was_mixed && other.batches() == 0 {
             lane.pace.learn_mean(batch.len(), time);
         }
         result

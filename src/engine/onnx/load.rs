@@ -58,8 +58,9 @@ impl Load {
         Self { model: model.to_owned(), origin: Instant::now(), lines: Mutex::new(lines) }
     }
 
-    /// The layout for a batch that comes now and is expected to take so long in either.
-    pub(super) fn choose(&self, now: Instant, wide: Duration, narrow: Duration) -> Layout {
+    /// The layout for a batch that comes now, finds so many that are to be wide and not done, and is expected to take so long
+    /// in either.
+    pub(super) fn choose(&self, now: Instant, wide_batches: usize, wide: Duration, narrow: Duration) -> Layout {
         let (now, narrow) = (micros(now.saturating_duration_since(self.origin)), micros(narrow));
         // What was measured while something else kept a core busy may say that all cores are no faster than one. A lone client
         // finds out how it is, as for its requests the wide line is the shorter one anyhow.
@@ -70,8 +71,10 @@ impl Load {
             lines.wide.stay = None;
             lines.narrow.stay = None;
         }
-        let in_wide = lines.wide.take(now, wide, runs(WIDE_BACKLOG));
-        let in_narrow = lines.narrow.take(now, narrow, runs(NARROW_BACKLOG));
+        // Where wide runs take longer than was thought, it is the true line that tells; the one that runs may be all but done.
+        let at_least = wide.saturating_mul(u64::try_from(wide_batches).unwrap_or(u64::MAX));
+        let in_wide = lines.wide.take(now, wide, runs(WIDE_BACKLOG), at_least);
+        let in_narrow = lines.narrow.take(now, narrow, runs(NARROW_BACKLOG), 0);
         // A wide run takes more of the cores' time than a narrow one, so it has to be worth it; and a change costs more than it
         // brings where there is little between them.
         let layout = match lines.layout {
@@ -106,13 +109,13 @@ impl Line {
         self.servers.iter().copied().max().unwrap_or(0)
     }
 
-    /// Takes a batch that comes now and keeps a server for so long. Gives the mean time that batches are in the line. Servers
-    /// forget what they could not do within the limit.
-    fn take(&mut self, now: u64, run: u64, limit: u64) -> u64 {
+    /// Takes a batch that comes now, keeps a server for so long and is in the line for at least so long. Gives the mean time
+    /// that batches are in it. Servers forget what they could not do within the limit.
+    fn take(&mut self, now: u64, run: u64, limit: u64, at_least: u64) -> u64 {
         let Some(server) = self.servers.iter_mut().min() else { return run };
         let done = now.max(*server).saturating_add(run);
         *server = done.min(now.saturating_add(limit));
-        let stay = done - now;
+        let stay = (done - now).max(at_least).min(u64::MAX / 4);
         let mean = self.stay.map_or(stay, |mean| mean - mean / SMOOTHING + stay / SMOOTHING);
         self.stay = Some(mean);
         mean
@@ -138,7 +141,7 @@ mod tests {
 
     fn choose(load: &Load, at: u64) -> Layout {
         let now = load.origin + Duration::from_millis(at);
-        load.choose(now, Duration::from_millis(WIDE), Duration::from_millis(NARROW))
+        load.choose(now, 0, Duration::from_millis(WIDE), Duration::from_millis(NARROW))
     }
 
     /// How many of so many batches are wide when one comes every so many milliseconds.
@@ -161,7 +164,7 @@ mod tests {
             }
             let at = load.origin + Duration::from_millis(now);
             let counts = if now > end / 2 { &mut counts } else { &mut (0, 0) };
-            *client = match load.choose(at, Duration::from_millis(wide), Duration::from_millis(narrow)) {
+            *client = match load.choose(at, 0, Duration::from_millis(wide), Duration::from_millis(narrow)) {
                 Layout::Wide => {
                     counts.0 += 1;
                     let done = free.iter().copied().max().unwrap().max(now) + wide;
@@ -245,9 +248,19 @@ mod tests {
         let slow = Duration::from_millis(2000);
         let narrow = Duration::from_millis(NARROW);
         let choices: Vec<_> = (0..10)
-            .map(|turn| load.choose(load.origin + Duration::from_millis(turn * (NARROW + 1)), slow, narrow))
+            .map(|turn| load.choose(load.origin + Duration::from_millis(turn * (NARROW + 1)), 0, slow, narrow))
             .collect();
         assert!(choices.iter().all(|&choice| choice == Layout::Wide), "{choices:?}");
+    }
+
+    #[test]
+    fn wide_runs_that_are_slower_than_thought_make_way() {
+        // Thought to take 190 ms, they take 300, and the dispatcher hands one over as one ends: the imagined line is empty
+        // each time, the true one never.
+        let load = load(2);
+        let (wide, narrow) = (Duration::from_millis(WIDE), Duration::from_millis(NARROW));
+        let choose = |turn: u64| load.choose(load.origin + Duration::from_millis(turn * 300), 2, wide, narrow);
+        assert!((0..20).any(|turn| choose(turn) == Layout::Narrow));
     }
 
     #[test]
@@ -256,8 +269,8 @@ mod tests {
         for (wide, narrow) in
             [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::ZERO), (Duration::MAX, Duration::ZERO)]
         {
-            load.choose(load.origin, wide, narrow);
-            load.choose(load.origin + Duration::from_secs(1 << 32), wide, narrow);
+            load.choose(load.origin, 0, wide, narrow);
+            load.choose(load.origin + Duration::from_secs(1 << 32), usize::MAX, wide, narrow);
         }
     }
 }
