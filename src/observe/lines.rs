@@ -231,12 +231,9 @@ impl Serialize for JsonLine<'_> {
             match name.split_once('.') {
                 None if SPECIAL.contains(name) => {}
                 None => object.serialize_entry(name, value)?,
-                Some((outer, _)) => {
-                    let is_of_group = |(name, _): &&(&str, Value)| name.split_once('.').is_some_and(|it| it.0 == outer);
-                    if !line.fields[..index].iter().any(|field| is_of_group(&field)) {
-                        object.serialize_entry(outer, &Group { outer, fields: &line.fields[index..] })?;
-                    }
-                }
+                // The first of a group writes all of it.
+                Some((outer, _)) if line.fields[..index].iter().any(|(name, _)| inner(name, outer).is_some()) => {}
+                Some((outer, _)) => object.serialize_entry(outer, &Group { outer, fields: line.fields })?,
             }
         }
         object.end()
@@ -265,6 +262,11 @@ impl Serialize for Labels<'_> {
     }
 }
 
+/// What follows `outer.` in a name that begins so.
+fn inner<'a>(name: &'a str, outer: &str) -> Option<&'a str> {
+    name.split_once('.').filter(|(first, _)| *first == outer).map(|(_, rest)| rest)
+}
+
 /// Those of the fields whose names begin with `outer.`.
 struct Group<'a> {
     outer: &'a str,
@@ -275,7 +277,7 @@ impl Serialize for Group<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         for (name, value) in self.fields {
-            if let Some((_, inner)) = name.split_once('.').filter(|(outer, _)| *outer == self.outer) {
+            if let Some(inner) = inner(name, self.outer) {
                 object.serialize_entry(inner, value)?;
             }
         }

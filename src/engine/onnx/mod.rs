@@ -296,13 +296,9 @@ impl OnnxModel {
             give_back(Some(weights));
             wide_session(name, &path, &options, weights)
         });
-        let wide = match (wide, &example) {
-            (Some(session), Some(example)) => {
-                let wide_run = warm(name, &session, example, max_batch)?.run;
-                Some((session, wide_run))
-            }
-            (Some(session), None) => Some((session, UNKNOWN)),
-            (None, _) => None,
+        let wide_run = match (&wide, &example) {
+            (Some(session), Some(example)) => warm(name, session, example, max_batch)?.run,
+            _ => UNKNOWN,
         };
         if let Some(weights) = &weights {
             weights.all_built();
@@ -318,18 +314,17 @@ impl OnnxModel {
             "warmed"
         );
         let (jobs, inbox) = crossbeam_channel::unbounded();
+        let wide = wide.map(|session| (session, wide_run));
         let has_wide = wide.is_some();
         let shared = (!has_own_sessions(provider, &options))
             .then(|| Arc::new(Sessions::new(name, concurrency, (sessions[0].clone(), narrow_run), wide)));
-        let wide_jobs = match &shared {
-            Some(shared) if has_wide => {
-                let (jobs, inbox) = crossbeam_channel::unbounded();
-                // One thread, so that what is wide runs one after the other.
-                worker::start("engine-wide", shared.clone(), Layout::Wide, inbox)?;
-                Some(jobs)
-            }
-            _ => None,
-        };
+        let mut wide_jobs = None;
+        if let Some(shared) = shared.as_ref().filter(|_| has_wide) {
+            let (jobs, inbox) = crossbeam_channel::unbounded();
+            // One thread, so that what is wide runs one after the other.
+            worker::start("engine-wide", shared.clone(), Layout::Wide, inbox)?;
+            wide_jobs = Some(jobs);
+        }
         let is_bound = options.io_binding.is_on(provider);
         let mut bound = None;
         for (index, session) in sessions.into_iter().enumerate() {
