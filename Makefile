@@ -90,7 +90,7 @@ doc: ## the library's documentation, in target/doc
 bench: build bench-peers bench-pillow-simd $(VIT_BASE) ## Tessera beside other servers, in ten minutes once it is set up: docs/benchmarks.md
 	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA)
 
-bench-full: build bench-peers bench-pillow-simd $(VIT_BASE) ## the same, every model, load and server: 40 minutes
+bench-full: build bench-peers bench-pillow-simd $(VIT_BASE) ## the same with more loads, in 40 minutes
 	.venv/bin/python benches/compare/compare.py --tessera $(TESSERA) --full
 
 bench-peers: venv ## the other servers' Python environments, into .venv-bench (2 GB)
