@@ -1,10 +1,14 @@
 //! From outcomes to HTTP responses.
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue};
 
 use crate::protocol::status::Status;
+
+/// Room for the headers of an answer, so that the map need not grow on its way out.
+const HEADERS: usize = 12;
 
 /// A failure on its way to the client; also left in the response's extensions, where the access log finds it.
 #[derive(Debug, Clone)]
@@ -55,7 +59,10 @@ pub fn json(json: Vec<u8>) -> Response {
 
 /// A 200 with a body of some media type.
 pub fn body(media_type: &'static str, body: Vec<u8>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static(media_type))], body).into_response()
+    let mut response = Response::new(Body::from(body));
+    *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
 }
 
 #[cfg(test)]

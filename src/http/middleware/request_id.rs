@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::io::Write;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,8 +40,10 @@ impl RequestId {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         let [high, low] = [&KEYS[0], &KEYS[1]].map(|key| key.hash_one(count));
-        let text = format!("{high:016x}{low:016x}");
-        Self(HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown")))
+        let mut text = [0; 32];
+        // Sixteen digits each, which fit.
+        let _ = write!(&mut text[..], "{high:016x}{low:016x}");
+        Self(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown")))
     }
 }
 

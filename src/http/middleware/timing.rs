@@ -41,7 +41,7 @@ pub fn server_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ServerTim
 /// The value of `Server-Timing` for stages in their order: `decode;dur=1.234, inference;dur=9.5`, in milliseconds.
 /// Names must be tokens (RFC 9110), as those of [`Stage`](crate::observe::Stage) are; others leave the value empty.
 pub fn server_timing<'a>(stages: impl IntoIterator<Item = (&'a str, Duration)>) -> HeaderValue {
-    let mut text = String::with_capacity(128);
+    let mut text = String::with_capacity(256);
     for (name, duration) in stages {
         let separator = if text.is_empty() { "" } else { ", " };
         // Microseconds, without floats: writing those would take a fortieth of a small request's time. Writing to a String

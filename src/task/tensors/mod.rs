@@ -39,6 +39,8 @@ pub struct Tensors {
     places: Vec<(usize, Option<usize>)>,
     /// The tensors of an item that the model gives.
     given: usize,
+    /// What the tensors of an item take, in bytes, with one element along axes of no fixed length.
+    item_bytes: usize,
 }
 
 /// Which outputs are given back, and how.
@@ -48,6 +50,11 @@ pub struct OutputOptions {
     pub flatten: bool,
     /// The names of those to give back, in this order; all if absent.
     pub names: Option<Vec<String>>,
+}
+
+/// The shape of an item's tensor, with one element along axes of no fixed length.
+fn item_shape(input: &TensorSpec) -> Vec<usize> {
+    std::iter::once(1).chain(input.shape.iter().skip(1).map(|length| length.unwrap_or(1))).collect()
 }
 
 impl Tensors {
@@ -98,6 +105,11 @@ impl Tensors {
             outputs: chosen.iter().map(output).collect(),
             places: chosen.iter().map(|(_, place)| *place).collect(),
             given: keys.start,
+            item_bytes: signature
+                .inputs
+                .iter()
+                .map(|input| item_shape(input).iter().product::<usize>() * input.element_type.size())
+                .sum(),
         })
     }
 
@@ -107,14 +119,11 @@ impl Tensors {
     }
 
     pub(super) fn item_bytes(&self) -> usize {
-        self.example().iter().map(Tensor::byte_size).sum()
+        self.item_bytes
     }
 
     pub(super) fn example(&self) -> Item {
-        let shape = |input: &TensorSpec| -> Vec<usize> {
-            std::iter::once(1).chain(input.shape.iter().skip(1).map(|length| length.unwrap_or(1))).collect()
-        };
-        self.inputs.iter().map(|input| Tensor::zeros(input.element_type, &shape(input))).collect()
+        self.inputs.iter().map(|input| Tensor::zeros(input.element_type, &item_shape(input))).collect()
     }
 
     /// An instance that the model takes, of zeros and empty strings. A long one is only described.

@@ -206,3 +206,15 @@ fn long_examples_are_described() {
     let task = echo(&[spec("pixels", ElementType::Float32, &[Some(3), Some(224), Some(224)])], false);
     assert_eq!(task.example_instance(), json!("<lists of shape [3, 224, 224] of float32>"));
 }
+
+#[test]
+fn an_item_is_counted_as_large_as_its_example() {
+    let inputs = [
+        spec("pixels", ElementType::Float32, &[None, Some(3), Some(8), Some(8)]),
+        spec("words", ElementType::String, &[None, None]),
+        spec("flag", ElementType::Bool, &[Some(1)]),
+    ];
+    let task = echo(&inputs, false);
+    let bytes: usize = task.example().iter().map(Tensor::byte_size).sum();
+    assert_eq!((task.item_bytes(), bytes), (bytes, 3 * 8 * 8 * 4 + size_of::<String>() + 1));
+}
