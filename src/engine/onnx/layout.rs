@@ -105,7 +105,10 @@ impl Sessions {
         let Some(wide) = &self.wide else { return Layout::Narrow };
         let layout = match self.narrow.pace.of(batch.len()) {
             UNKNOWN => Layout::Narrow,
-            narrow => self.load.choose(Instant::now(), wide.batches(), wide.pace.of(batch.len()), narrow),
+            narrow => {
+                let batches = (wide.batches(), self.narrow.batches());
+                self.load.choose(Instant::now(), batches, wide.pace.of(batch.len()), narrow)
+            }
         };
         let lane = if layout == Layout::Wide { wide } else { &self.narrow };
         lane.batches.fetch_add(1, Ordering::AcqRel);

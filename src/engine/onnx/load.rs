@@ -9,6 +9,9 @@
 //! line would have kept the latest batches for less time is used. Both lines go on whichever is in use, so that the answer
 //! doesn't depend on what was chosen before: clients that overlap on narrow runs only because these take so long are served one
 //! after the other again. What is compared are expectations; if cores are slower than that, both layouts are.
+//!
+//! Of the line in use the truth is known, too, and has the last word: a batch that finds the engine idle has found it empty,
+//! and one that finds others waits for these at least.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -33,6 +36,9 @@ const NARROW_BACKLOG: f64 = 1.5;
 /// The pause after which the lines forget what was, in narrow runs.
 const PAUSE: f64 = 2.0;
 
+/// So many batches in turn that find the engine idle are a client that asks one after the other: what was before has ended.
+const ALONE: u32 = 3;
+
 /// The load of one model.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -49,27 +55,47 @@ struct Lines {
     wide: Line,
     narrow: Line,
     layout: Layout,
+    /// How many of the latest batches found the engine idle, in turn.
+    alone: u32,
 }
 
 impl Load {
     /// Of a model with so many workers for narrow runs.
     pub(super) fn new(model: &str, workers: usize) -> Self {
-        let lines = Lines { wide: Line::new(1), narrow: Line::new(workers), layout: Layout::Wide };
+        let lines = Lines { wide: Line::new(1), narrow: Line::new(workers), layout: Layout::Wide, alone: 0 };
         Self { model: model.to_owned(), origin: Instant::now(), lines: Mutex::new(lines) }
     }
 
-    /// The layout for a batch that comes now, finds so many that are to be wide and not done, and is expected to take so long
-    /// in either.
-    pub(super) fn choose(&self, now: Instant, wide_batches: usize, wide: Duration, narrow: Duration) -> Layout {
+    /// The layout for a batch that comes now, finds so many of either that are not done, and is expected to take so long in
+    /// either.
+    pub(super) fn choose(
+        &self,
+        now: Instant,
+        (wide_batches, narrow_batches): (usize, usize),
+        wide: Duration,
+        narrow: Duration,
+    ) -> Layout {
         let (now, narrow) = (micros(now.saturating_duration_since(self.origin)), micros(narrow));
         // What was measured while something else kept a core busy may say that all cores are no faster than one. A lone client
         // finds out how it is, as for its requests the wide line is the shorter one anyhow.
         let wide = micros(wide).min(narrow - narrow / 4);
-        let Ok(mut lines) = self.lines.try_lock() else { return Layout::Narrow };
+        let Ok(mut guard) = self.lines.try_lock() else { return Layout::Narrow };
+        let lines = &mut *guard;
         let runs = |count: f64| (narrow as f64 * count) as u64;
-        if now >= lines.wide.free_at().saturating_add(runs(PAUSE)) {
-            lines.wide.stay = None;
-            lines.narrow.stay = None;
+        let paused = now >= lines.wide.free_at().saturating_add(runs(PAUSE));
+        let is_idle = wide_batches == 0 && narrow_batches == 0;
+        lines.alone = if is_idle { lines.alone.saturating_add(1) } else { 0 };
+        if is_idle {
+            match lines.layout {
+                Layout::Wide => lines.wide.empty(now),
+                Layout::Narrow => lines.narrow.empty(now),
+            }
+        }
+        if paused || lines.alone >= ALONE {
+            for line in [&mut lines.wide, &mut lines.narrow] {
+                line.empty(now);
+                line.stay = None;
+            }
         }
         // Where wide runs take longer than was thought, it is the true line that tells; the one that runs may be all but done.
         let at_least = wide.saturating_mul(u64::try_from(wide_batches).unwrap_or(u64::MAX));
@@ -109,6 +135,11 @@ impl Line {
         self.servers.iter().copied().max().unwrap_or(0)
     }
 
+    /// Nothing is in it from now on.
+    fn empty(&mut self, now: u64) {
+        self.servers.iter_mut().for_each(|server| *server = now.min(*server));
+    }
+
     /// Takes a batch that comes now, keeps a server for so long and is in the line for at least so long. Gives the mean time
     /// that batches are in it. Servers forget what they could not do within the limit.
     fn take(&mut self, now: u64, run: u64, limit: u64, at_least: u64) -> u64 {
@@ -139,14 +170,17 @@ mod tests {
         Load::new("model", workers)
     }
 
-    fn choose(load: &Load, at: u64) -> Layout {
+    const IDLE: (usize, usize) = (0, 0);
+    const BUSY: (usize, usize) = (0, 1);
+
+    fn choose(load: &Load, at: u64, batches: (usize, usize)) -> Layout {
         let now = load.origin + Duration::from_millis(at);
-        load.choose(now, 0, Duration::from_millis(WIDE), Duration::from_millis(NARROW))
+        load.choose(now, batches, Duration::from_millis(WIDE), Duration::from_millis(NARROW))
     }
 
-    /// How many of so many batches are wide when one comes every so many milliseconds.
-    fn wide_of(load: &Load, first: u64, every: u64, batches: u64) -> usize {
-        (0..batches).filter(|batch| choose(load, first + batch * every) == Layout::Wide).count()
+    /// How many of so many batches are wide when one comes every so many milliseconds, and finds that.
+    fn wide_of(load: &Load, first: u64, every: u64, batches: u64, finds: (usize, usize)) -> usize {
+        (0..batches).filter(|batch| choose(load, first + batch * every, finds) == Layout::Wide).count()
     }
 
     /// Clients that ask again a millisecond after their answer, for so many milliseconds, of an engine that keeps the
@@ -155,6 +189,7 @@ mod tests {
         let load = load(cores);
         let mut ready: Vec<u64> = (0..clients.min(cores + 1) as u64).collect();
         let mut free = vec![0; cores];
+        let mut under_way = Vec::new();
         let mut counts = (0, 0);
         loop {
             let client = ready.iter_mut().min().unwrap();
@@ -164,7 +199,11 @@ mod tests {
             }
             let at = load.origin + Duration::from_millis(now);
             let counts = if now > end / 2 { &mut counts } else { &mut (0, 0) };
-            *client = match load.choose(at, 0, Duration::from_millis(wide), Duration::from_millis(narrow)) {
+            under_way.retain(|(end, _)| *end > now);
+            let of = |layout| under_way.iter().filter(|(_, other)| *other == layout).count();
+            let batches = (of(Layout::Wide), of(Layout::Narrow));
+            let layout = load.choose(at, batches, Duration::from_millis(wide), Duration::from_millis(narrow));
+            *client = match layout {
                 Layout::Wide => {
                     counts.0 += 1;
                     let done = free.iter().copied().max().unwrap().max(now) + wide;
@@ -178,6 +217,7 @@ mod tests {
                     *core + 1
                 }
             };
+            under_way.push((*client - 1, layout));
         }
     }
 
@@ -190,15 +230,15 @@ mod tests {
     #[test]
     fn a_steady_rate_that_wide_runs_can_serve_is_served_by_them() {
         // 5 a second, each done before the next one comes; narrow runs would overlap.
-        assert_eq!(wide_of(&load(2), 0, 200, 100), 100);
+        assert_eq!(wide_of(&load(2), 0, 200, 100, IDLE), 100);
     }
 
     #[test]
     fn one_that_waits_a_moment_for_another_one_is_better_off() {
         let load = load(2);
         for pair in 0..50 {
-            assert_eq!(choose(&load, pair * 1000), Layout::Wide);
-            assert_eq!(choose(&load, pair * 1000 + 100), Layout::Wide, "280 ms instead of 365");
+            assert_eq!(choose(&load, pair * 1000, IDLE), Layout::Wide);
+            assert_eq!(choose(&load, pair * 1000 + 100, (1, 0)), Layout::Wide, "280 ms instead of 365");
         }
     }
 
@@ -226,20 +266,34 @@ mod tests {
     fn more_than_either_can_serve_has_a_core_each() {
         for cores in [2, 16] {
             let load = load(cores);
-            assert!(wide_of(&load, 0, 1, 1000) < 20);
+            assert!(wide_of(&load, 0, 1, 1000, BUSY) < 20);
         }
     }
 
     #[test]
     fn all_cores_come_back_when_there_is_less_to_do() {
         let load = load(2);
-        wide_of(&load, 0, 10, 100);
-        assert_eq!(choose(&load, 1010), Layout::Narrow);
+        wide_of(&load, 0, 10, 100, BUSY);
+        assert_eq!(choose(&load, 1010, BUSY), Layout::Narrow);
         // After a pause.
-        assert_eq!(choose(&load, 1000 + 5 * NARROW), Layout::Wide);
+        assert_eq!(choose(&load, 1000 + 5 * NARROW, IDLE), Layout::Wide);
         // Without one, at a rate that overlaps on narrow runs.
-        wide_of(&load, 5000, 10, 100);
-        assert!(wide_of(&load, 6000, 333, 40) >= 30);
+        wide_of(&load, 5000, 10, 100, BUSY);
+        assert!(wide_of(&load, 6000, 333, 40, BUSY) >= 30);
+    }
+
+    #[test]
+    fn a_client_that_is_left_alone_has_all_cores_at_once() {
+        let load = load(2);
+        wide_of(&load, 0, 10, 100, BUSY);
+        let choices: Vec<_> = (0..4).map(|turn| choose(&load, 1010 + turn * (NARROW + 1), IDLE)).collect();
+        assert_eq!(choices, [Layout::Narrow, Layout::Narrow, Layout::Wide, Layout::Wide]);
+    }
+
+    #[test]
+    fn runs_that_are_faster_than_thought_make_no_line() {
+        // As when the cores were shared until now: thought to take 190 ms, they take 140.
+        assert_eq!(wide_of(&load(2), 0, 140, 100, IDLE), 100);
     }
 
     #[test]
@@ -248,7 +302,7 @@ mod tests {
         let slow = Duration::from_millis(2000);
         let narrow = Duration::from_millis(NARROW);
         let choices: Vec<_> = (0..10)
-            .map(|turn| load.choose(load.origin + Duration::from_millis(turn * (NARROW + 1)), 0, slow, narrow))
+            .map(|turn| load.choose(load.origin + Duration::from_millis(turn * (NARROW + 1)), IDLE, slow, narrow))
             .collect();
         assert!(choices.iter().all(|&choice| choice == Layout::Wide), "{choices:?}");
     }
@@ -259,7 +313,7 @@ mod tests {
         // each time, the true one never.
         let load = load(2);
         let (wide, narrow) = (Duration::from_millis(WIDE), Duration::from_millis(NARROW));
-        let choose = |turn: u64| load.choose(load.origin + Duration::from_millis(turn * 300), 2, wide, narrow);
+        let choose = |turn: u64| load.choose(load.origin + Duration::from_millis(turn * 300), (2, 0), wide, narrow);
         assert!((0..20).any(|turn| choose(turn) == Layout::Narrow));
     }
 
@@ -269,8 +323,8 @@ mod tests {
         for (wide, narrow) in
             [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::ZERO), (Duration::MAX, Duration::ZERO)]
         {
-            load.choose(load.origin, 0, wide, narrow);
-            load.choose(load.origin + Duration::from_secs(1 << 32), usize::MAX, wide, narrow);
+            load.choose(load.origin, IDLE, wide, narrow);
+            load.choose(load.origin + Duration::from_secs(1 << 32), (usize::MAX, usize::MAX), wide, narrow);
         }
     }
 }
