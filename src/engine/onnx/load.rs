@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_left_alone_has_all_cores_at_once() {
+    fn a_client_that_is_left_alone_has_all_cores_after_two_answers() {
         let load = load(2);
         wide_of(&load, 0, 10, 100, BUSY);
         let choices: Vec<_> = (0..4).map(|turn| choose(&load, 1010 + turn * (NARROW + 1), IDLE)).collect();

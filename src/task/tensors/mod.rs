@@ -39,8 +39,6 @@ pub struct Tensors {
     places: Vec<(usize, Option<usize>)>,
     /// The tensors of an item that the model gives.
     given: usize,
-    /// What the tensors of an item take, in bytes, with one element along axes of no fixed length.
-    item_bytes: usize,
 }
 
 /// Which outputs are given back, and how.
@@ -53,8 +51,8 @@ pub struct OutputOptions {
 }
 
 /// The shape of an item's tensor, with one element along axes of no fixed length.
-fn item_shape(input: &TensorSpec) -> Vec<usize> {
-    std::iter::once(1).chain(input.shape.iter().skip(1).map(|length| length.unwrap_or(1))).collect()
+fn item_shape(input: &TensorSpec) -> impl Iterator<Item = usize> {
+    std::iter::once(1).chain(input.shape.iter().skip(1).map(|length| length.unwrap_or(1)))
 }
 
 impl Tensors {
@@ -105,11 +103,6 @@ impl Tensors {
             outputs: chosen.iter().map(output).collect(),
             places: chosen.iter().map(|(_, place)| *place).collect(),
             given: keys.start,
-            item_bytes: signature
-                .inputs
-                .iter()
-                .map(|input| item_shape(input).iter().product::<usize>() * input.element_type.size())
-                .sum(),
         })
     }
 
@@ -119,11 +112,16 @@ impl Tensors {
     }
 
     pub(super) fn item_bytes(&self) -> usize {
-        self.item_bytes
+        // For each request, so without making its tensors.
+        self.inputs.iter().map(|input| item_shape(input).product::<usize>() * input.element_type.size()).sum()
     }
 
     pub(super) fn example(&self) -> Item {
-        self.inputs.iter().map(|input| Tensor::zeros(input.element_type, &item_shape(input))).collect()
+        let zeros = |input: &TensorSpec| {
+            let shape: Vec<usize> = item_shape(input).collect();
+            Tensor::zeros(input.element_type, &shape)
+        };
+        self.inputs.iter().map(zeros).collect()
     }
 
     /// An instance that the model takes, of zeros and empty strings. A long one is only described.
