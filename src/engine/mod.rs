@@ -37,6 +37,22 @@ pub struct TensorSpec {
     pub map_keys: Option<ElementType>,
 }
 
+impl TensorSpec {
+    /// Whether a tensor of this type and shape, axis 0 first, is what it takes, in any number of rows.
+    ///
+    /// # Errors
+    /// The rest of a sentence that begins with the tensor's name.
+    pub fn check(&self, element_type: ElementType, shape: &[usize]) -> Result<(), String> {
+        let fits = shape.len() == self.shape.len()
+            // Axis 0 counts rows, whatever batch the model insists on.
+            && shape.iter().zip(&self.shape).skip(1).all(|(length, wanted)| wanted.is_none_or(|wanted| wanted == *length));
+        match element_type == self.element_type && fits {
+            true => Ok(()),
+            false => Err(format!("is {element_type}{shape:?}, and the model takes {self}")),
+        }
+    }
+}
+
 impl fmt::Display for TensorSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.map_keys {

@@ -47,7 +47,8 @@ pub fn paths() -> Vec<String> {
 
 /// The routes.
 pub fn router(api: &Arc<Api>) -> Router {
-    let by_name = models::routes().merge(open_inference::routes()).into_router().with_state(api.clone());
+    let by_name =
+        models::routes(&api.metrics).merge(open_inference::routes(&api.metrics)).into_router().with_state(api.clone());
     let by_name = by_name.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
     let router = paths().iter().fold(Router::new(), |router, path| router.route(path, any(invoke)));
     router.with_state(Arc::new(Invoke { api: api.clone(), by_name }))

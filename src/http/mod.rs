@@ -71,11 +71,11 @@ pub struct Api {
 /// The routes of the API. Health and metrics are in [`operations`].
 pub fn router(api: Arc<Api>) -> Router {
     let invoke = invoke::router(&api);
-    routes().into_router().with_state(api).merge(invoke)
+    routes(&api.metrics).into_router().with_state(api).merge(invoke)
 }
 
 /// The table of these routes.
-fn routes() -> Routes<Arc<Api>> {
+fn routes(metrics: &Arc<Metrics>) -> Routes<Arc<Api>> {
     let mut routes = Routes::new()
         .route("/", get(index))
         .route("/v1/endpoints", get(index))
@@ -87,7 +87,8 @@ fn routes() -> Routes<Arc<Api>> {
         let rest = format!("/{version}/projects/{{project}}/locations/{{location}}/{{*rest}}");
         routes = routes.route(&path, any(resource)).route(&rest, any(managed));
     }
-    let routes = routes.route("/ui/{*name}", any(managed)).merge(models::routes()).merge(open_inference::routes());
+    let named = models::routes(metrics).merge(open_inference::routes(metrics));
+    let routes = routes.route("/ui/{*name}", any(managed)).merge(named);
     let described = openapi::routes(&[routes.paths(), operations::routes().paths(), &invoke::paths()]);
     routes.merge(described)
 }
@@ -288,7 +289,8 @@ mod tests {
 
     #[test]
     fn every_route_is_described() {
-        for path in routes().paths().iter().chain(operations::routes().paths()).chain(&invoke::paths()) {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        for path in routes(&metrics).paths().iter().chain(operations::routes().paths()).chain(&invoke::paths()) {
             assert!(openapi::operations(path).is_some(), "{path}: say in src/http/openapi/paths.rs what it is for");
         }
     }

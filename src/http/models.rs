@@ -12,7 +12,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::Method;
@@ -20,12 +19,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::exchange::{Exchange, unwritable};
-use super::respond::{Failure, error_as_text, json};
+use super::respond::{Failure, errors_as_text, json};
 use super::routes::ResourceVerb;
 use super::table::Routes;
 use super::{Api, Segments, failure, lookup_failure};
 use crate::endpoint::{DeployedModel, Version};
 use crate::engine::TensorSpec;
+use crate::observe::Metrics;
 use crate::protocol::status::{Code, Status};
 use crate::protocol::tf_serving::{self, Form, Results};
 use crate::protocol::vertex::RequestError;
@@ -35,14 +35,14 @@ use crate::task::{ClassesView, Instance, NumberView, Prediction, Task, ViewError
 use crate::tensor::ElementType;
 
 /// The routes, with their own form of errors.
-pub fn routes() -> Routes<Arc<Api>> {
+pub fn routes(metrics: &Arc<Metrics>) -> Routes<Arc<Api>> {
     let mut routes = Routes::new().route("/v1/models", get(list));
     for version in ["", "/versions/{version}", "/labels/{label}"] {
         routes = routes
             .route(&format!("/v1/models/{{model}}{version}"), any(model))
             .route(&format!("/v1/models/{{model}}{version}/metadata"), get(metadata));
     }
-    routes.map(|router| router.layer(map_response(error_as_text)))
+    routes.map(|router| errors_as_text(router, metrics.clone()))
 }
 
 /// The variable segments of a path.

@@ -15,7 +15,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -25,10 +24,11 @@ use serde_json::json;
 
 use super::exchange::{Exchange, session, unwritable};
 use super::middleware::{BodyLimits, read_body};
-use super::respond::{Failure, error_as_text, json};
+use super::respond::{Failure, errors_as_text, json};
 use super::table::Routes;
 use super::{Api, Segments, failure, lookup_failure};
 use crate::endpoint::Version;
+use crate::observe::Metrics;
 use crate::protocol::open_inference::{
     self as wire, BINARY_MEDIA_TYPE, BinarySize, EXTENSIONS, HEADER_LENGTH, InferError, InferResponse, OutputTensor,
 };
@@ -43,7 +43,7 @@ const LENGTH: HeaderName = HeaderName::from_static(HEADER_LENGTH);
 pub const REDIRECT: HeaderName = HeaderName::from_static("x-vertex-ai-triton-redirect");
 
 /// The routes, with their own form of errors.
-pub fn routes() -> Routes<Arc<Api>> {
+pub fn routes(metrics: &Arc<Metrics>) -> Routes<Arc<Api>> {
     let mut routes = Routes::new()
         .route("/v2", get(server))
         .route("/v2/models", get(list))
@@ -60,7 +60,7 @@ pub fn routes() -> Routes<Arc<Api>> {
             .route(&path("/stats"), get(statistics))
             .route(&path("/infer"), any(infer));
     }
-    routes.map(|router| router.layer(map_response(error_as_text)))
+    routes.map(|router| errors_as_text(router, metrics.clone()))
 }
 
 /// The variable segments of a path.

@@ -1,16 +1,23 @@
 //! From outcomes to HTTP responses.
 
+use std::future::ready;
+use std::sync::Arc;
+
+use axum::Router;
 use axum::body::Body;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 
+use super::middleware::catch_panic;
+use crate::observe::Metrics;
 use crate::protocol::status::Status;
 
 /// Room for the headers of an answer, so that the map need not grow on its way out.
 const HEADERS: usize = 12;
 
-/// A failure on its way to the client; also left in the response's extensions, where the access log finds it.
+/// A failure on its way to the client; also left in the response's extensions, where [`errors_as_text`] finds it.
 #[derive(Debug, Clone)]
 pub struct Failure(pub Status);
 
@@ -20,10 +27,14 @@ impl From<Status> for Failure {
     }
 }
 
-/// A layer (by `axum::middleware::map_response`) that says what went wrong as TensorFlow Serving, KServe and Triton do:
-/// `{"error": "text"}`. Headers and status stay.
-pub async fn error_as_text(response: Response) -> Response {
-    with_text(response)
+/// Routes that say what went wrong as TensorFlow Serving, KServe and Triton do: `{"error": "text"}`. Headers and status
+/// stay. A panic is caught here, or it would pass by what gives it this form.
+pub fn errors_as_text<S>(router: Router<S>, metrics: Arc<Metrics>) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let with_text = |response: Response<_>| ready(with_text(response.map(Body::new)));
+    router.layer((map_response(with_text), catch_panic(metrics)))
 }
 
 /// The same for one response.
@@ -69,7 +80,29 @@ pub fn body(media_type: &'static str, body: Vec<u8>) -> Response {
 mod tests {
     use std::time::Duration;
 
+    use axum::extract::Request;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_has_the_form_of_its_route() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let boom = || async {
+            if std::hint::black_box(true) {
+                panic!("secret")
+            }
+        };
+        let router = errors_as_text(Router::new().route("/v2", get(boom)), metrics.clone());
+        let request = Request::get("/v2").body(Body::empty()).unwrap();
+        let response = router.layer(catch_panic(metrics.clone())).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(body["error"].as_str().is_some_and(|text| text.contains("X-Request-Id")), "{body}");
+        assert!(metrics.render().contains("tessera_panics_total 1"));
+    }
 
     #[test]
     fn headers_follow_the_status() {

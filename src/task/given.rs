@@ -31,13 +31,7 @@ pub(super) fn given(item: &Item, inputs: &[TensorSpec]) -> Result<Prepared, Inpu
 /// # Errors
 /// The rest of a sentence that begins with the tensor's name.
 pub fn check(tensor: &Tensor, input: &TensorSpec) -> Result<(), String> {
-    let shape = tensor.shape();
-    let fits = shape.len() == input.shape.len()
-        // Axis 0 counts rows, whatever batch the model insists on.
-        && shape.iter().zip(&input.shape).skip(1).all(|(length, wanted)| wanted.is_none_or(|it| it == *length));
-    if tensor.element_type() != input.element_type || !fits {
-        return Err(format!("is {}{shape:?}, and the model takes {input}", tensor.element_type()));
-    }
+    input.check(tensor.element_type(), tensor.shape())?;
     match tensor {
         Tensor::String(texts) if texts.iter().any(|text| text.contains('\0')) => {
             Err("has a NUL character (U+0000), which the model can't be given".to_owned())

@@ -4,17 +4,17 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use http::Response;
 use tower_http::catch_panic::{CatchPanicLayer, ResponseForPanic};
 
+use crate::http::Failure;
 use crate::observe::Metrics;
+use crate::protocol::status::{Code, Status};
 
 /// What the client is told; the cause is in the log only.
-const BODY: &str = concat!(
-    r#"{"error":{"code":500,"message":"internal error: this request met a defect of the server, which its log "#,
-    r#"describes under the request's X-Request-Id","status":"INTERNAL"}}"#
-);
+const MESSAGE: &str = "internal error: this request met a defect of the server, which its log describes under the \
+                       request's X-Request-Id";
 
 /// A layer that answers a panic with 500. What the panic said is logged by the hook that
 /// [`start_logging`](crate::observe::start_logging) sets.
@@ -33,11 +33,8 @@ impl ResponseForPanic for PanicResponse {
 
     fn response_for_panic(&mut self, _: Box<dyn Any + Send + 'static>) -> Response<Body> {
         self.metrics.panicked();
-        self.metrics.error("INTERNAL");
-        let mut response = Response::new(Body::from(BODY));
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        self.metrics.error(Code::Internal.name());
+        Failure(Status::new(Code::Internal, MESSAGE)).into_response()
     }
 }
 
@@ -46,6 +43,7 @@ mod tests {
     use axum::Router;
     use axum::routing::get;
     use http::Request;
+    use http::header::CONTENT_TYPE;
     use tower::ServiceExt;
 
     use super::*;

@@ -53,13 +53,8 @@ impl Tensors {
 
 /// Whether a tensor says to be what the input takes, in any number of rows.
 fn check(column: &EncodedTensor, input: &TensorSpec) -> Result<(), String> {
-    let EncodedTensor { element_type, shape, .. } = column;
-    let fits = shape.len() == input.shape.len()
-        && shape.iter().zip(&input.shape).skip(1).all(|(length, wanted)| wanted.is_none_or(|wanted| wanted == *length));
-    if *element_type != input.element_type || !fits {
-        return Err(format!("is {element_type}{shape:?}, and the model takes {input}"));
-    }
-    if shape.first() == Some(&0) {
+    input.check(column.element_type, &column.shape)?;
+    if column.shape.first() == Some(&0) {
         return Err("has no rows".to_owned());
     }
     Ok(())
