@@ -120,6 +120,11 @@ impl Dispatcher {
                     for command in inbox.drain(..) {
                         self.apply(command);
                     }
+                    // What is ready to run on this thread may bring company for the batch: where requests come one upon
+                    // another, a run for each would cost more than the wait for those that are being read now.
+                    if self.rules.max_batch > 1 && self.flights.is_empty() {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 () = timer.elapsed(), if timer.is_armed() => {}
             }

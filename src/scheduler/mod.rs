@@ -18,9 +18,9 @@
 //!
 //! # The rules
 //!
-//! - An item that finds the engine with room is dispatched at once; the next batch is what queued while the others
-//!   ran. With a `max_delay` a batch that is not full waits so long for company, but not so long that a deadline is
-//!   missed for it.
+//! - An item that finds the engine with room is dispatched at once, or with those that tasks bring that are ready to run
+//!   by then; the next batch is what queued while the others ran. With a `max_delay` a batch that is not full waits so
+//!   long for company, but not so long that a deadline is missed for it.
 //! - First come, first served. A batch never has more than `max_batch` items, and they have the same shapes: the first
 //!   item decides, and those of other shapes keep their places for a batch of their own.
 //! - The engine is given as many batches as it computes at once ([`Engine::concurrency`]), and one more, the

@@ -85,6 +85,20 @@ async fn items_submitted_together_share_their_first_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_item_that_is_about_to_come_shares_the_batch() {
+    let engine = ten_ms(8);
+    let scheduler = start(&engine, settings(100));
+    settle().await;
+    let first = submit(&scheduler, 0.0, None);
+    // The dispatcher is ready to run by now, and this task behind it.
+    tokio::task::yield_now().await;
+    let second = submit(&scheduler, 1.0, None);
+    assert_eq!(first.await.unwrap().batch_size, 2);
+    assert_eq!(second.await.unwrap().outputs, item(1.0));
+    assert_eq!(engine.batches(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn items_of_different_shapes_share_no_batch() {
     let engine = ten_ms(3);
     let scheduler = start(&engine, settings(100));
