@@ -17,7 +17,7 @@ use crate::protocol::status::Status;
 /// Room for the headers of an answer, so that the map need not grow on its way out.
 const HEADERS: usize = 12;
 
-/// A failure on its way to the client; also left in the response's extensions, where [`errors_as_text`] finds it.
+/// A failure on its way to the client; also left in the response's extensions, where `errors_as_text` finds it.
 #[derive(Debug, Clone)]
 pub struct Failure(pub Status);
 
