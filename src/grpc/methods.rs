@@ -133,9 +133,14 @@ struct Checked {
 fn check(endpoint: &str, method: &str, input: &[u8]) -> Result<Checked, Status> {
     let unimplemented = |what: &str| {
         let method: String = method.chars().take(100).collect();
-        let message = format!("method_name `{method}` {what}");
+        let message = format!("methodName `{method}` {what}");
         Status { field: Some("methodName".to_owned()), ..Status::new(Code::Unimplemented, message) }
     };
+    if method.is_empty() {
+        let message = "methodName is missing; it is a method's full name, such as \
+                       `google.cloud.aiplatform.v1.PredictionService/Predict`";
+        return Err(Status::bad_field("methodName", message));
+    }
     let descriptor = find(method).ok_or_else(|| {
         unimplemented(
             "can't be called here; there are the unary methods of PredictionService, GRPCInferenceService and Health",
@@ -243,7 +248,6 @@ mod tests {
             assert!(check("e", method, &[]).is_ok(), "{method}");
         }
         for method in [
-            "",
             "/",
             "/a.B/C",
             "/tensorflow.serving.PredictionService/Predict",
@@ -258,6 +262,8 @@ mod tests {
         ] {
             assert_eq!(check("e", method, &[]).unwrap_err().code, Code::Unimplemented, "{method}");
         }
+        let missing = check("e", "", &[]).unwrap_err();
+        assert_eq!((missing.code, missing.field.as_deref()), (Code::InvalidArgument, Some("methodName")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::status::to_tonic;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::status::{Code, Status};
 use crate::server::Drain;
-use crate::service::{Chosen, read_direct, write_direct};
+use crate::service::{Chosen, InputSet, read_direct, write_direct};
 
 /// The most messages of one stream that are worked on at once.
 const WINDOW: usize = 8;
@@ -131,7 +131,7 @@ impl Grpc {
         &self,
         call: Call,
         chosen: &Chosen,
-        inputs: Vec<wire::Tensor>,
+        inputs: impl Into<InputSet> + Send,
         parameters: Option<wire::Tensor>,
     ) -> Result<Vec<wire::Tensor>, Status> {
         let limit = self.settings.instances;

@@ -13,7 +13,7 @@ use super::stream::respond;
 use crate::protocol::generated::google::cloud::aiplatform::v1 as wire;
 use crate::protocol::proto_json;
 use crate::protocol::status::{Code, Status};
-use crate::service::{Answer, Chosen, Service, ServiceError, Target, input_sets, read_direct, write_direct};
+use crate::service::{Answer, Chosen, InputSet, Service, ServiceError, Target, input_sets, read_direct, write_direct};
 
 /// Tensors in, tensors out.
 pub async fn predict(api: &Api, target: Target<'_>, request: Request) -> Response {
@@ -24,7 +24,7 @@ async fn predicted(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
     let wire::DirectPredictRequest { inputs, parameters, .. } = read(exchange)?;
     let parse = exchange.since_received();
     let Exchange { api, chosen, deadline, .. } = &*exchange;
-    let set = Set { inputs, parameters, limit: api.settings.instances };
+    let set = Set { inputs: inputs.into(), parameters, limit: api.settings.instances };
     let answer = set.answer(&api.service, chosen, *deadline).await?;
     let outputs = write_direct(&answer.predictions);
     let body = write(&wire::DirectPredictResponse { outputs, parameters: None })?;
@@ -67,9 +67,9 @@ async fn streamed(exchange: &mut Exchange<'_>) -> Result<Response, Status> {
     Ok(exchange.timed(response, &first, parse))
 }
 
-/// The model's inputs, once.
+/// The model's inputs, once, and how they are asked.
 struct Set {
-    inputs: Vec<wire::Tensor>,
+    inputs: InputSet,
     parameters: Option<wire::Tensor>,
     limit: usize,
 }

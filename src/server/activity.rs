@@ -113,6 +113,11 @@ impl Activity {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
+    /// Since when neither a request is under way nor anything has come; `None` while one is.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        (self.in_flight.load(Relaxed) == 0).then(|| self.instant(self.last.load(Relaxed)))
+    }
+
     /// What to do now.
     pub fn judge(&self, phase: Phase, crowded: bool, settings: &ServerSettings) -> Verdict {
         let now = Instant::now();

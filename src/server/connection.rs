@@ -25,7 +25,7 @@ use tower::ServiceExt;
 use super::activity::{Activity, Verdict};
 use super::socket::{Socket, has_unread};
 use super::transport::Transport;
-use super::{Drain, QUIET_GRACE, ServerSettings};
+use super::{Drain, GOAWAY_GRACE, QUIET_GRACE, ServerSettings};
 
 /// Serves `stream` until it closes, by TLS where there is an `acceptor`. HTTP/1.1 and HTTP/2 (with prior knowledge) are
 /// told apart by their first bytes.
@@ -73,7 +73,7 @@ pub(super) async fn serve(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(transport), service));
 
-    let mut retired = false;
+    let mut retired: Option<Instant> = None;
     let mut watching = true;
     let mut timer = pin!(tokio::time::sleep(settings.header_timeout));
     loop {
@@ -87,8 +87,13 @@ pub(super) async fn serve(
             let wake = match activity.judge(current, full, &settings) {
                 Verdict::Until(instant) => instant,
                 Verdict::Cut(reason) => return Poll::Ready(Step::Cut(reason)),
-                Verdict::Retire if retired || has_unread(&stream) => Instant::now() + QUIET_GRACE / 4,
-                Verdict::Retire => return Poll::Ready(Step::Retire),
+                Verdict::Retire => match retired {
+                    None if !has_unread(&stream) => return Poll::Ready(Step::Retire),
+                    Some(since) if activity.quiet_since().is_some_and(|quiet| is_over(quiet.max(since))) => {
+                        return Poll::Ready(Step::Cut("the client does not close"));
+                    }
+                    _ => Instant::now() + QUIET_GRACE / 4,
+                },
             };
             // A timer that is too early only makes us look once more; setting it for each poll would cost more.
             if timer.is_elapsed() || wake < timer.deadline() {
@@ -109,7 +114,7 @@ pub(super) async fn serve(
         match step {
             Step::Again => {}
             Step::Retire => {
-                retired = true;
+                retired = Some(Instant::now());
                 connection.as_mut().graceful_shutdown();
             }
             Step::Cut(reason) => return tracing::debug!(%peer, reason, "connection cut"),
@@ -119,6 +124,11 @@ pub(super) async fn serve(
             }
         }
     }
+}
+
+/// Whether a client that was told to close has had the time for it.
+fn is_over(since: Instant) -> bool {
+    since.elapsed() >= GOAWAY_GRACE
 }
 
 /// Among the extensions of a request that came by TLS.

@@ -41,6 +41,10 @@ pub use tls::{Tls, TlsError, TlsFiles};
 /// request is on its way. Counted from its last traffic or from the start of the drain, whichever is later.
 pub const QUIET_GRACE: Duration = Duration::from_millis(500);
 
+/// How long an HTTP/2 client without a request under way may take to close after it was told so by GOAWAY, which takes it one
+/// round trip. hyper would wait for its answer for ever.
+pub const GOAWAY_GRACE: Duration = Duration::from_secs(2);
+
 /// How long a connection without a request is kept while the listener has as many connections as it may.
 pub const CROWDED_IDLE: Duration = Duration::from_secs(1);
 

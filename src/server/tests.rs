@@ -284,6 +284,18 @@ async fn http2_is_served_and_drained() {
     assert_eq!(running.served.await.unwrap(), Served { cut: 0 });
 }
 
+/// A client of HTTP/2 that never answers, not even the question whether it is there.
+#[tokio::test]
+async fn a_silent_http2_client_makes_room() {
+    let running = start(ServerSettings { max_connections: 1, ..Default::default() }, 0, 1_000);
+    let mut silent = TcpStream::connect(running.address).await.unwrap();
+    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut other = TcpStream::connect(running.address).await.unwrap();
+    let answer = tokio::time::timeout(CROWDED_IDLE + GOAWAY_GRACE + Duration::from_secs(3), get_path(&mut other, "/"));
+    assert!(answer.await.expect("no room").unwrap().ends_with("hello"));
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let first = Server::bind(([127, 0, 0, 1], 0).into(), "--port", ServerSettings::default()).unwrap();

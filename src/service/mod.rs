@@ -35,7 +35,7 @@ mod pool;
 mod raw;
 mod shadow;
 
-pub use direct::{input_sets, read_direct, write_direct};
+pub use direct::{InputSet, input_sets, read_direct, write_direct};
 pub use error::ServiceError;
 pub use evaluate::Evaluator;
 pub use pool::WorkPool;

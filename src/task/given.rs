@@ -40,6 +40,23 @@ pub fn check(tensor: &Tensor, input: &TensorSpec) -> Result<(), String> {
     }
 }
 
+/// Whether all values are numbers. Of pictures they must be: the answer would be none, and look like the model's fault.
+///
+/// # Errors
+/// The rest of a sentence that begins with the tensor's name.
+pub(super) fn check_finite(item: &Item) -> Result<(), String> {
+    let odd = |tensor: &Tensor| match tensor {
+        Tensor::Float32(values) => values.iter().any(|value| !value.is_finite()),
+        Tensor::Float16(values) => values.iter().any(|value| !value.is_finite()),
+        Tensor::Float64(values) => values.iter().any(|value| !value.is_finite()),
+        _ => false,
+    };
+    match item.iter().any(odd) {
+        true => Err("has values that are not finite numbers; a prepared picture has none".to_owned()),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::{ArrayD, IxDyn};
@@ -73,6 +90,13 @@ mod tests {
         assert!(given(&vec![Tensor::zeros(ElementType::Float32, &[1, 2])], &inputs).is_ok());
         assert!(given(&vec![Tensor::zeros(ElementType::Float32, &[2, 2])], &inputs).is_err());
         assert!(given(&vec![], &inputs).is_err());
+    }
+
+    #[test]
+    fn a_picture_is_made_of_numbers() {
+        let picture = |value: f32| vec![Tensor::from(ArrayD::from_elem(IxDyn(&[1, 3, 2, 2]), value))];
+        assert_eq!(check_finite(&picture(-1.0)), Ok(()));
+        assert!(check_finite(&picture(f32::NAN)).is_err() && check_finite(&picture(f32::INFINITY)).is_err());
     }
 
     #[test]

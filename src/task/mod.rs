@@ -22,7 +22,7 @@ pub mod tensors;
 mod views;
 
 pub use given::check;
-use given::given;
+use given::{check_finite, given};
 pub use scores::{NotFinite, Scores};
 
 use image_classification::{Classification, Form, ImageClassification};

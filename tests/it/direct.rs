@@ -202,6 +202,7 @@ async fn a_stream_from_the_server() {
     let (status, answer) = ask(&server, "linear", "serverStreamingPredict", inputs).await;
     assert_eq!((status, answer.as_array().unwrap().len()), (200, 2));
     assert_eq!(answer[1]["error"]["status"], "INVALID_ARGUMENT");
+    assert!(answer[1].to_string().contains("inputs[1]"), "{answer}");
 
     let request = wire::StreamingPredictRequest {
         endpoint: name("linear"),

@@ -29,12 +29,12 @@ mod write;
 /// [`ServiceError`] names the tensor, such as `inputs[1].floatVal`.
 pub fn read_direct(
     model: &ServedModel,
-    inputs: Vec<wire::Tensor>,
+    inputs: impl Into<InputSet>,
     parameters: Option<&wire::Tensor>,
     limit: usize,
 ) -> Result<Question, ServiceError> {
     let parameters = parameters.map(parameters::to_json).transpose().map_err(ServiceError::Field)?;
-    let named = by_input(model, inputs)?;
+    let named = by_input(model, inputs.into())?;
     let instances = match (&*model.task, named.as_slice()) {
         (Task::ImageClassification(_), [(path, pictures)]) if pictures.dtype() == DataType::String => {
             pictures_of(path, pictures, limit)?
@@ -49,7 +49,7 @@ pub fn read_direct(
 ///
 /// # Errors
 /// When there are none, or not a multiple of the model's.
-pub fn input_sets(model: &ServedModel, inputs: Vec<wire::Tensor>) -> Result<Vec<Vec<wire::Tensor>>, ServiceError> {
+pub fn input_sets(model: &ServedModel, inputs: Vec<wire::Tensor>) -> Result<Vec<InputSet>, ServiceError> {
     let size = match inputs.iter().all(|input| !input.struct_val.is_empty()) {
         true => 1,
         false => model.signature.inputs.len().max(1),
@@ -57,8 +57,23 @@ pub fn input_sets(model: &ServedModel, inputs: Vec<wire::Tensor>) -> Result<Vec<
     if inputs.is_empty() || !inputs.len().is_multiple_of(size) {
         return Err(wrong_count(model, inputs.len()));
     }
-    let mut inputs = inputs.into_iter().peekable();
-    Ok(std::iter::from_fn(|| inputs.peek().is_some().then(|| inputs.by_ref().take(size).collect())).collect())
+    let starts = (0..inputs.len()).step_by(size);
+    let mut inputs = inputs.into_iter();
+    Ok(starts.map(|first| InputSet { inputs: inputs.by_ref().take(size).collect(), first }).collect())
+}
+
+/// The model's inputs, once.
+#[derive(Debug)]
+pub struct InputSet {
+    inputs: Vec<wire::Tensor>,
+    /// Where the first of them stands among the request's inputs.
+    first: usize,
+}
+
+impl From<Vec<wire::Tensor>> for InputSet {
+    fn from(inputs: Vec<wire::Tensor>) -> Self {
+        Self { inputs, first: 0 }
+    }
 }
 
 /// The outputs for all rows, in the model's order.
@@ -77,7 +92,8 @@ fn wrong_count(model: &ServedModel, count: usize) -> ServiceError {
 }
 
 /// The tensor of each of the model's inputs, with its path.
-fn by_input(model: &ServedModel, mut inputs: Vec<wire::Tensor>) -> Result<Vec<(String, wire::Tensor)>, ServiceError> {
+fn by_input(model: &ServedModel, set: InputSet) -> Result<Vec<(String, wire::Tensor)>, ServiceError> {
+    let InputSet { mut inputs, first } = set;
     let wanted = &model.signature.inputs;
     if let [named] = inputs.as_mut_slice()
         && !named.struct_val.is_empty()
@@ -88,15 +104,18 @@ fn by_input(model: &ServedModel, mut inputs: Vec<wire::Tensor>) -> Result<Vec<(S
             .map(|input| {
                 let tensor = given.remove(&input.name);
                 let tensor = tensor.ok_or_else(|| {
-                    field("inputs[0].structVal", format!("has no `{}`; the model takes {input}", input.name))
+                    field(
+                        format!("inputs[{first}].structVal"),
+                        format!("has no `{}`; the model takes {input}", input.name),
+                    )
                 })?;
-                Ok((format!("inputs[0].structVal.{}", input.name), tensor))
+                Ok((format!("inputs[{first}].structVal.{}", input.name), tensor))
             })
             .collect::<Result<Vec<_>, ServiceError>>()?;
         return match given.into_keys().next() {
             Some(name) => {
                 let name: String = name.chars().take(40).collect();
-                Err(field(format!("inputs[0].structVal.{name}"), "is not an input of this model"))
+                Err(field(format!("inputs[{first}].structVal.{name}"), "is not an input of this model"))
             }
             None => Ok(found),
         };
@@ -104,7 +123,7 @@ fn by_input(model: &ServedModel, mut inputs: Vec<wire::Tensor>) -> Result<Vec<(S
     if inputs.len() != wanted.len() {
         return Err(wrong_count(model, inputs.len()));
     }
-    Ok(inputs.into_iter().enumerate().map(|(index, tensor)| (format!("inputs[{index}]"), tensor)).collect())
+    Ok(inputs.into_iter().zip(first..).map(|(tensor, index)| (format!("inputs[{index}]"), tensor)).collect())
 }
 
 /// One instance for each encoded picture.

@@ -8,7 +8,9 @@ use std::time::Instant;
 use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
-use super::{ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, Scores, base64, given};
+use super::{
+    ImageFacts, InputError, Instance, OutputError, PreparationTimes, Prepared, Scores, base64, check_finite, given,
+};
 use crate::engine::{Item, TensorSpec};
 use crate::preprocess::{DecodeLimits, Preprocessor, inspect, sniff};
 use crate::tensor::{ElementType, Tensor};
@@ -68,7 +70,11 @@ impl ImageClassification {
     pub(super) fn prepare(&self, instance: &Instance) -> Result<Prepared, InputError> {
         let json = match instance {
             Instance::Encoded(bytes) => return self.prepare_file(bytes, "", std::time::Duration::ZERO),
-            Instance::Tensors(item) => return given(item, std::slice::from_ref(&self.input)),
+            Instance::Tensors(item) => {
+                let prepared = given(item, std::slice::from_ref(&self.input))?;
+                check_finite(item).map_err(|message| InputError::new(self.input.name.clone(), message))?;
+                return Ok(prepared);
+            }
             Instance::Json(json) => json,
         };
         let begin = Instant::now();
