@@ -36,8 +36,8 @@ HOW = """\
   latency counts from when a request was due, so that waiting is in it. A server that leaves more than one request of
   a hundred unanswered, or answers fewer a second than 95 % of the rate, does not keep up and has no latency there.
 - **CPU** is user and system time of all the server's processes, for each request. **Memory** is their proportional set
-  size (PSS): pages that several of them share count once. **Ready** is the time from the start of the process to the
-  first answer to a prediction.
+  size (PSS): pages that several of them share count once; "ready" is once it has answered each picture. **Ready** is
+  the time from the start of the process to the first answer to a prediction.
 - Figures of one run may be compared with each other, not with those of another machine or hour. In parentheses: how
   many times Tessera's figure is better than that server's; below 1 it is worse.
 """

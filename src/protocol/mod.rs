@@ -3,6 +3,7 @@
 pub mod explain;
 #[rustfmt::skip]
 pub mod generated;
+mod object;
 pub mod open_inference;
 pub mod proto_json;
 mod quick;

@@ -19,6 +19,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::object::Object;
 use crate::tensor::{ElementType, EncodedData, EncodedTensor};
 
 /// The header that says how many of a body's bytes are JSON, in requests and answers.
@@ -203,9 +204,9 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferRequest,
         #[serde(default)]
         parameters: Parameters,
         #[serde(borrow)]
-        inputs: Vec<Input<'a>>,
+        inputs: Vec<Object<Input<'a>>>,
         #[serde(default)]
-        outputs: Vec<Output>,
+        outputs: Vec<Object<Output>>,
     }
     #[derive(Deserialize)]
     struct Input<'a> {
@@ -232,13 +233,13 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferRequest,
         return Err(InferError::Empty);
     }
     let (json, mut rest) = (body.slice(..header_length), body.slice(header_length..));
-    let Body { id, parameters, inputs, outputs } =
+    let Object(Body { id, parameters, inputs, outputs }) =
         serde_json::from_slice(&json).map_err(|error| InferError::NotJson(error.to_string()))?;
     if inputs.is_empty() {
         return Err(InferError::field("inputs", "is empty: it must have at least one tensor"));
     }
     let mut tensors = Vec::with_capacity(inputs.len());
-    for Input { name, datatype, shape, parameters, data } in inputs {
+    for Object(Input { name, datatype, shape, parameters, data }) in inputs {
         check_memory("inputs", &name, parameters.keys())?;
         let (element_type, shape) = type_and_shape(&name, &datatype, &shape)?;
         let wrong =
@@ -262,7 +263,7 @@ pub fn parse(body: &Bytes, header_length: Option<usize>) -> Result<InferRequest,
         let message = format!("leaves {} bytes that belong to no input", rest.len());
         return Err(InferError::field("binary_data_size", message));
     }
-    let output = |Output { name, parameters }| {
+    let output = |Object(Output { name, parameters })| {
         check_memory("outputs", &name, parameters.keys())?;
         Ok(RequestedOutput { name, parameters })
     };
@@ -369,6 +370,10 @@ mod tests {
         for (json, binary, words) in [
             ("", &[][..], "no body"),
             ("{}", &[], "missing field `inputs`"),
+            ("[]", &[], "expected an object"),
+            (r#"["7", {}, [], []]"#, &[], "expected an object"),
+            (r#"{"inputs":[["a","INT8",[1],{},[1]]]}"#, &[], "expected an object"),
+            (r#"{"inputs":[],"outputs":[["y"]]}"#, &[], "expected an object"),
             (r#"{"inputs":[]}"#, &[], "inputs is empty"),
             (&tensor(r#""x":1"#), &[], "inputs.a.data is missing"),
             (&tensor(r#""data":[1],"parameters":{"binary_data_size":1}"#), &[1], "can't stand together"),

@@ -21,6 +21,7 @@ use serde_json::Value;
 use serde_json::ser::Formatter;
 use serde_json::value::RawValue;
 
+use super::object::Object;
 use super::vertex::{
     self, ECHO, Fields, InstanceList, Instances, RequestError, Top, other_kinds, parameters_of, read_top,
 };
@@ -217,7 +218,7 @@ pub fn parse_examples(body: &Bytes, limit: usize) -> Result<ExamplesRequest, Req
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(RequestError::Empty);
         }
-        let Body { signature_name, context, mut examples, parameters } =
+        let Object(Body { signature_name, context, mut examples, parameters }) =
             serde_json::from_slice(body).map_err(|error| RequestError::NotJson(error.to_string()))?;
         check_signature(signature_name)?;
         let field = || "examples".to_owned();
