@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::args::CheckArgs;
 use super::local;
-use super::{Failure, NEXT};
+use super::{Failure, NEXT, remark};
 use crate::config::{self, Settings, Sources};
 use crate::repository;
 use crate::startup::Plan;
@@ -24,7 +24,7 @@ pub fn run(arguments: &CheckArgs, sources: Sources, out: &mut dyn Write) -> Resu
         }
     };
     for warning in &settings.warnings {
-        eprintln!("warning: {warning}");
+        remark(format_args!("warning: {warning}"));
     }
     if arguments.print_config && problems.is_empty() {
         write!(out, "{}", settings.to_toml())?;

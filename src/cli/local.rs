@@ -5,8 +5,8 @@ use std::io::Read;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::Failure;
 use super::args::ImageSource;
+use super::{Failure, remark};
 use crate::artifact::Progress;
 use crate::config::Settings;
 use crate::repository::{self, LoadOptions, LoadedModel, ModelFolder, find_models};
@@ -16,7 +16,7 @@ use crate::task::tensors::Tensors;
 /// Brings a repository that is named by a URI to this machine, and tells standard error how far that is.
 pub fn fetch_repository(settings: &mut Settings) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let progress = |progress: Progress| eprintln!("{progress}");
+    let progress = |progress: Progress| remark(progress);
     runtime.block_on(startup::fetch_repository(settings, progress)).map(drop).map_err(Failure::new)
 }
 

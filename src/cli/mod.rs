@@ -5,7 +5,7 @@
 //! `clap` gives.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use clap::Parser;
 
@@ -61,6 +61,11 @@ pub fn run() -> u8 {
     }
 }
 
+/// Says something beside the output, if somebody listens: `eprintln!` would panic where nobody does.
+fn remark(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Why a command could not do what it was asked, for the person who typed it.
 #[derive(Debug)]
 struct Failure(String);
@@ -87,7 +92,7 @@ impl From<io::Error> for Failure {
 }
 
 fn fail(text: impl Display) -> u8 {
-    eprintln!("error: {text}");
+    remark(format_args!("error: {text}"));
     FAILURE
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::PredictArgs;
 use super::table::Table;
-use super::{Failure, is_for_people, local};
+use super::{Failure, is_for_people, local, remark};
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::repository::LoadedModel;
@@ -18,7 +18,7 @@ use crate::task::{Instance, Parameters, Prediction, Task};
 pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
     let folder = local::choose(settings, arguments.model.as_deref())?;
     if is_for_people() {
-        eprintln!("Loading {} ...", folder.name);
+        remark(format_args!("Loading {} ...", folder.name));
     }
     let model = local::load_alone(settings, &folder)?;
     if let Task::Tensors(task) = &*model.task {
@@ -34,7 +34,7 @@ pub fn run(arguments: &PredictArgs, settings: &Settings, out: &mut dyn Write) ->
         {
             Ok(labels) => labels,
             Err(Failure(reason)) => {
-                eprintln!("error: {image}: {reason}");
+                remark(format_args!("error: {image}: {reason}"));
                 failed += 1;
                 continue;
             }

@@ -52,6 +52,16 @@ fn predict_shows_a_table_and_goes_on_after_a_bad_picture() {
 }
 
 #[test]
+fn nobody_need_listen_to_remarks() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let (boot, missing) = (example("ankle-boot.png"), example("none.png"));
+    let output = with_models(&["predict", &missing, &boot, "--model", "fashion-vit"]).stderr(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).0.contains("Ankle boot"));
+}
+
+#[test]
 fn preprocess_writes_what_the_model_sees() {
     let folder = tempfile::tempdir().unwrap();
     let picture = root().join("tests/golden/images/chelsea_444.jpg").display().to_string();
