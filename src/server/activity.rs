@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CROWDED_IDLE, Phase, QUIET_GRACE, ServerSettings};
+use super::{CROWDED_IDLE, GOAWAY_GRACE, Phase, QUIET_GRACE, ServerSettings};
 
 /// Shared by the socket, the service and the watcher of one connection. Times are milliseconds since the connection
 /// began, plus one, so that zero means "not".
@@ -113,9 +113,11 @@ impl Activity {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// Since when neither a request is under way nor anything has come; `None` while one is.
-    pub fn quiet_since(&self) -> Option<Instant> {
-        (self.in_flight.load(Relaxed) == 0).then(|| self.instant(self.last.load(Relaxed)))
+    /// Whether a client that was told to close at `told` has had the time for it: no request is under way, and nothing
+    /// has come for a while.
+    pub fn ignores_goaway(&self, told: Instant) -> bool {
+        let last = self.instant(self.last.load(Relaxed));
+        self.in_flight.load(Relaxed) == 0 && last.max(told).elapsed() >= GOAWAY_GRACE
     }
 
     /// What to do now.

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 use super::activity::{Activity, Verdict};
 use super::socket::{Socket, has_unread};
 use super::transport::Transport;
-use super::{Drain, GOAWAY_GRACE, QUIET_GRACE, ServerSettings};
+use super::{Drain, QUIET_GRACE, ServerSettings};
 
 /// Serves `stream` until it closes, by TLS where there is an `acceptor`. HTTP/1.1 and HTTP/2 (with prior knowledge) are
 /// told apart by their first bytes.
@@ -89,7 +89,7 @@ pub(super) async fn serve(
                 Verdict::Cut(reason) => return Poll::Ready(Step::Cut(reason)),
                 Verdict::Retire => match retired {
                     None if !has_unread(&stream) => return Poll::Ready(Step::Retire),
-                    Some(since) if activity.quiet_since().is_some_and(|quiet| is_over(quiet.max(since))) => {
+                    Some(told) if activity.ignores_goaway(told) => {
                         return Poll::Ready(Step::Cut("the client does not close"));
                     }
                     _ => Instant::now() + QUIET_GRACE / 4,
@@ -124,11 +124,6 @@ pub(super) async fn serve(
             }
         }
     }
-}
-
-/// Whether a client that was told to close has had the time for it.
-fn is_over(since: Instant) -> bool {
-    since.elapsed() >= GOAWAY_GRACE
 }
 
 /// Among the extensions of a request that came by TLS.
